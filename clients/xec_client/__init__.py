@@ -1,0 +1,1 @@
+"""The gRPC client, synchronous and asynchronous, and `xec reconstruct`. Never imports torch."""

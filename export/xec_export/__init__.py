@@ -1,0 +1,1 @@
+"""Export of a checkpoint to the model repository: ONNX graph, configuration, model card."""

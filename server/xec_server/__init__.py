@@ -1,0 +1,1 @@
+"""The gRPC server: settings, validation, batching, life cycle. Never imports torch."""

@@ -1,0 +1,97 @@
+"""From a model's output tensors to reconstructions: dead sensors filled, live ones untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xec.contract import GAMMA_ESTIMATES
+from xec.detector.coordinates import inside_fiducial
+from xec.event import (
+    BoolArray,
+    Event,
+    EventBatch,
+    Flag,
+    FloatArray,
+    GammaEstimate,
+    Reconstruction,
+    Recovered,
+    RecoveryStatus,
+)
+from xec.lineage import Provenance
+
+Outputs = Mapping[str, NDArray[np.float32]]
+
+
+def recovered_sensors(event: Event, outputs: Outputs, row: int) -> Recovered:
+    """The sensors of `event` without a valid count, with row `row` of the outputs."""
+    channel = np.flatnonzero(~event.npho_valid).astype(np.int32)
+    return Recovered(
+        channel=channel,
+        npho=outputs["npho_mean"][row, channel],
+        npho_sigma=outputs["npho_sigma"][row, channel],
+        time=outputs["time_mean"][row, channel],
+        time_sigma=outputs["time_sigma"][row, channel],
+        status=np.full(len(channel), RecoveryStatus.INPAINTED, dtype=np.uint8),
+    )
+
+
+def filled_npho(event: Event, recovered: Recovered) -> FloatArray:
+    """Counts of all sensors (4760,): live ones bit-identical, recovered ones filled."""
+    filled = event.npho.copy()
+    filled[recovered.channel] = recovered.npho
+    return filled
+
+
+def _gamma(outputs: Outputs, row: int, interval_scale: Mapping[str, float]) -> dict[str, GammaEstimate]:
+    estimates = {}
+    for estimate in GAMMA_ESTIMATES:
+        mean = outputs[estimate.mean_name][row]
+        sigma = outputs[estimate.sigma_name][row]
+        half = sigma * np.float32(interval_scale.get(estimate.name, 1.0))
+        estimates[estimate.name] = GammaEstimate(mean, sigma, mean - half, mean + half)
+    return estimates
+
+
+def assemble_one(
+    event: Event,
+    outputs: Outputs,
+    row: int,
+    provenance: Provenance,
+    interval_scale: Mapping[str, float],
+) -> Reconstruction:
+    """The reconstruction of one event from row `row` of a model's outputs.
+
+    Args:
+        event: as it was given to the model.
+        outputs: tensors of the contract, each (B, width).
+        row: which of the B rows belongs to `event`.
+        provenance: recorded in the answer.
+        interval_scale: per gamma estimate, half of the 68 % interval in units of sigma.
+    """
+    gamma = _gamma(outputs, row, interval_scale)
+    inside = bool(inside_fiducial(gamma["uvw"].mean))
+    return Reconstruction(
+        run=event.run,
+        event=event.event,
+        recovered=recovered_sensors(event, outputs, row),
+        flags=Flag.NONE if inside else Flag.OUTSIDE_FIDUCIAL,
+        provenance=provenance,
+        **gamma,
+    )
+
+
+def assemble(
+    batch: EventBatch,
+    outputs: Outputs,
+    provenance: Provenance,
+    interval_scale: Mapping[str, float],
+) -> list[Reconstruction]:
+    """`assemble_one` for each event of a batch."""
+    return [
+        assemble_one(event, outputs, row, provenance, interval_scale)
+        for row, event in enumerate(batch)
+    ]
+

@@ -1,0 +1,103 @@
+"""The `xec` command. Each package brings its subcommands as entry points named `xec.commands`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from typing import Any, Final
+
+import typer
+from rich.console import Console
+
+from xec import __version__
+from xec.errors import UsageError, XecError
+
+GROUP: Final = "xec.commands"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand that a package contributes.
+
+    Args:
+        run: the typer function; it imports what is heavy only when it is called.
+        needs: modules without which it cannot run; the command is hidden where they are missing.
+        extra: the extra of the distribution that installs them.
+    """
+
+    run: Callable[..., Any]
+    needs: tuple[str, ...]
+    extra: str
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The needed modules that are not installed."""
+        return tuple(module for module in self.needs if find_spec(module) is None)
+
+
+def _refusal(name: str, command: Command) -> Callable[..., None]:
+    def refuse(_arguments: list[str] | None = None) -> None:
+        modules = ", ".join(command.missing)
+        raise UsageError(
+            f"xec {name} needs {modules}: pip install 'xec-reconstruct[{command.extra}]'."
+        )
+
+    return refuse
+
+
+def _show_version(show: bool) -> None:
+    if show:
+        typer.echo(f"xec {__version__}")
+        raise typer.Exit
+
+
+def _add(app: typer.Typer, entry: EntryPoint) -> None:
+    command: Command = entry.load()
+    if command.missing:
+        settings = {"allow_extra_args": True, "ignore_unknown_options": True}
+        refuse = _refusal(entry.name, command)
+        app.command(entry.name, hidden=True, context_settings=settings, add_help_option=False)(
+            lambda: refuse()
+        )
+    else:
+        app.command(entry.name, no_args_is_help=False)(command.run)
+
+
+def build_app() -> typer.Typer:
+    """The application with the subcommands of every installed package."""
+    app = typer.Typer(
+        name="xec",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        help="Reconstruct events of the MEG II liquid-xenon gamma detector.",
+    )
+
+    @app.callback()
+    def root(
+        version: bool = typer.Option(
+            False, "--version", callback=_show_version, is_eager=True, help="Print the version."
+        ),
+    ) -> None:
+        del version
+
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        _add(app, entry)
+    return app
+
+
+def main() -> None:
+    """Run the command line; a known error becomes one sentence and its exit code."""
+    try:
+        build_app()()
+    except XecError as error:
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"xec: {error}")
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(141)
+    except KeyboardInterrupt:
+        sys.exit(130)

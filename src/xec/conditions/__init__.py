@@ -1,0 +1,1 @@
+"""Which sensors are dead: lists, and where they come from."""

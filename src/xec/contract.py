@@ -1,0 +1,87 @@
+"""The tensors of a reconstruction model: the one place that names them.
+
+The ONNX graph, Triton's ``config.pbtxt``, the wire codec and the server's validation all derive
+from this file. Raw in, physics out: normalisation, validity and denormalisation live inside the
+graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from xec.detector.channels import N_CHANNELS
+
+CONTRACT_VERSION: Final = "1"
+MODEL_NAME: Final = "reconstruct"
+
+DType = Literal["float32", "uint8"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor of the contract; its shape is ``(B, width)``."""
+
+    name: str
+    dtype: DType
+    width: int
+    unit: str
+    meaning: str
+
+
+INPUTS: Final[tuple[Tensor, ...]] = (
+    Tensor("npho", "float32", N_CHANNELS, "photons", "photons at the sensor surface"),
+    Tensor("time", "float32", N_CHANNELS, "ns", "time of each sensor, any common zero"),
+    Tensor("npho_valid", "uint8", N_CHANNELS, "", "0: dead, or count invalid in this event"),
+    Tensor("time_valid", "uint8", N_CHANNELS, "", "0: dead, or time invalid or meaningless"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A quantity with its predictive standard deviation: two output tensors."""
+
+    name: str
+    width: int
+    unit: str
+    meaning: str
+
+    @property
+    def mean_name(self) -> str:
+        """Name of the tensor with the expected value."""
+        return f"{self.name}_mean" if self.width == N_CHANNELS else self.name
+
+    @property
+    def sigma_name(self) -> str:
+        """Name of the tensor with the standard deviation."""
+        return f"{self.name}_sigma"
+
+
+SENSOR_ESTIMATES: Final[tuple[Estimate, ...]] = (
+    Estimate("npho", N_CHANNELS, "photons", "what each sensor should read"),
+    Estimate("time", N_CHANNELS, "ns", "when each sensor should fire, same zero as the input"),
+)
+
+GAMMA_ESTIMATES: Final[tuple[Estimate, ...]] = (
+    Estimate("energy", 1, "MeV", "energy of the gamma"),
+    Estimate("gamma_time", 1, "ns", "time of its conversion, same zero as the input"),
+    Estimate("uvw", 3, "cm", "position of its conversion, global u, v, w"),
+    Estimate("angle", 2, "degrees", "direction of flight, theta and phi"),
+)
+
+ESTIMATES: Final[tuple[Estimate, ...]] = SENSOR_ESTIMATES + GAMMA_ESTIMATES
+
+OUTPUTS: Final[tuple[Tensor, ...]] = tuple(
+    tensor
+    for estimate in ESTIMATES
+    for tensor in (
+        Tensor(estimate.mean_name, "float32", estimate.width, estimate.unit, estimate.meaning),
+        Tensor(
+            estimate.sigma_name,
+            "float32",
+            estimate.width,
+            estimate.unit,
+            f"predictive standard deviation of {estimate.mean_name}",
+        ),
+    )
+)

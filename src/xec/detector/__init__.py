@@ -1,0 +1,1 @@
+"""The detector: which sensors there are, where they sit, who neighbours whom, what they see."""

@@ -1,0 +1,86 @@
+"""Errors that a user can act on: one sentence that names the thing and the way out.
+
+    XecError                exit 1
+    ├── UsageError          exit 2   a command or setting that contradicts itself
+    ├── FileError           exit 3   a file that is missing, foreign, cut or of another shape
+    ├── InvalidEvent        exit 3   an event that breaks the contract (see its violations)
+    ├── ConditionsError     exit 4   a dead-channel list that is unknown or unreadable
+    ├── ModelError          exit 5   a model that is missing, altered or of another contract
+    ├── EngineError         exit 6   an engine that cannot run
+    └── ServiceError        exit 7   a server that cannot listen or cannot be reached
+
+Anything else that escapes is a defect and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class XecError(Exception):
+    """Base of all errors whose text is meant for the user."""
+
+    exit_code = 1
+
+
+class UsageError(XecError):
+    """A command line or a setting that cannot be followed."""
+
+    exit_code = 2
+
+
+class FileError(XecError):
+    """A file that is missing, foreign, cut short or of another shape."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken rule: the field (a path such as ``npho[17]``) and what is wrong with it."""
+
+    field: str
+    description: str
+
+
+class InvalidEvent(XecError):
+    """An event that breaks the contract.
+
+    Args:
+        summary: one sentence.
+        violations: the broken rules, as many as are worth reporting.
+        total: how many there are in all, when not all are listed.
+    """
+
+    exit_code = 3
+
+    def __init__(
+        self, summary: str, violations: tuple[Violation, ...] = (), total: int | None = None
+    ) -> None:
+        super().__init__(summary)
+        self.violations = violations
+        self.total = len(violations) if total is None else total
+
+
+class ConditionsError(XecError):
+    """A dead-channel list that is unknown, unreadable or names unknown sensors."""
+
+    exit_code = 4
+
+
+class ModelError(XecError):
+    """A model that is missing, altered, or made for another contract or geometry."""
+
+    exit_code = 5
+
+
+class EngineError(XecError):
+    """An inference engine that cannot be started or failed while running."""
+
+    exit_code = 6
+
+
+class ServiceError(XecError):
+    """A server that cannot listen, or cannot be reached."""
+
+    exit_code = 7

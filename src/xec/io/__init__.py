@@ -1,0 +1,1 @@
+"""Files: events in, results out. Markers become validity bits here and nowhere else."""

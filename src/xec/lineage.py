@@ -1,0 +1,44 @@
+"""Where a result comes from: model, geometry, dead list and software, each by its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from xec import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What produced a reconstruction; equal provenance and input mean an equal answer."""
+
+    model_name: str
+    model_version: str
+    model_sha256: str
+    geometry_hash: str
+    dead_list_id: str = ""
+    software_version: str = __version__
+
+    def as_dict(self) -> dict[str, str]:
+        """The fields by name, for file metadata."""
+        return asdict(self)
+
+
+def sha256_of_bytes(content: bytes) -> str:
+    """Lower-case hexadecimal SHA-256 of `content`."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Lower-case hexadecimal SHA-256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON-serialisable value, independent of the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return sha256_of_bytes(text.encode())

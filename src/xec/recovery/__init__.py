@@ -1,0 +1,1 @@
+"""The conventional methods that fill dead sensors: the baselines to beat."""

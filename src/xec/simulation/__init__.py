@@ -1,0 +1,1 @@
+"""Simulated events (synthetic): shower, optics, electronics, dead maps; torch on any device."""

@@ -1,0 +1,1 @@
+"""Training of the network: data, losses, loop, calibration."""
