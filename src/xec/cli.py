@@ -17,6 +17,16 @@ from xec.errors import UsageError, XecError
 
 GROUP: Final = "xec.commands"
 
+# Whatever follows the name of a refused command is swallowed, so that the refusal is all one sees.
+_ANY_ARGUMENTS: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ImportError:  # the package that would hold it is missing, or refuses to be imported
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -35,35 +45,33 @@ class Command:
     @property
     def missing(self) -> tuple[str, ...]:
         """The needed modules that are not installed."""
-        return tuple(module for module in self.needs if find_spec(module) is None)
+        return tuple(module for module in self.needs if not _installed(module))
 
 
-def _refusal(name: str, command: Command) -> Callable[..., None]:
-    def refuse(_arguments: list[str] | None = None) -> None:
-        modules = ", ".join(command.missing)
+def _refusal(name: str, command: Command) -> Callable[[], None]:
+    def refuse() -> None:
         raise UsageError(
-            f"xec {name} needs {modules}: pip install 'xec-reconstruct[{command.extra}]'."
+            f"xec {name} needs {', '.join(command.missing)}: "
+            f"pip install 'xec-reconstruct[{command.extra}]'."
         )
 
     return refuse
+
+
+def _add(app: typer.Typer, entry: EntryPoint) -> None:
+    command: Command = entry.load()
+    if command.missing:
+        app.command(
+            entry.name, hidden=True, add_help_option=False, context_settings=_ANY_ARGUMENTS
+        )(_refusal(entry.name, command))
+    else:
+        app.command(entry.name)(command.run)
 
 
 def _show_version(show: bool) -> None:
     if show:
         typer.echo(f"xec {__version__}")
         raise typer.Exit
-
-
-def _add(app: typer.Typer, entry: EntryPoint) -> None:
-    command: Command = entry.load()
-    if command.missing:
-        settings = {"allow_extra_args": True, "ignore_unknown_options": True}
-        refuse = _refusal(entry.name, command)
-        app.command(entry.name, hidden=True, context_settings=settings, add_help_option=False)(
-            lambda: refuse()
-        )
-    else:
-        app.command(entry.name, no_args_is_help=False)(command.run)
 
 
 def build_app() -> typer.Typer:
@@ -97,7 +105,5 @@ def main() -> None:
     except XecError as error:
         Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"xec: {error}")
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -15,6 +15,9 @@ from xec.detector.channels import N_CHANNELS
 CONTRACT_VERSION: Final = "1"
 MODEL_NAME: Final = "reconstruct"
 
+MIN_PHOTONS_FOR_TIME: Final = 100.0
+"""A time is meaningful where the same sensor counts more photons than this."""
+
 DType = Literal["float32", "uint8"]
 
 

@@ -1,1 +1,1 @@
-"""The wire format: protocol buffers (`v1/reconstruction.proto`) and the codec to and from events."""
+"""The wire format: `v1/reconstruction.proto` and the codec to and from events."""

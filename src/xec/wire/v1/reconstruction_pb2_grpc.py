@@ -62,7 +62,7 @@ class ReconstructionServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReconstructBatch(self, request, context):
-        """Many events in one call; answers in the order of the events.
+        """Many events in one call, at most 256 and at most 16 MiB; answers in the order of the events.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,0 +1,103 @@
+"""The client for asyncio: the conversations of `xec_client.exchange`, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+
+from xec.event import Event, EventBatch, Reconstruction
+from xec_client.description import ModelDescription
+from xec_client.exchange import METHODS, Exchange, Result, Send, Steps
+from xec_client.requests import Dead
+from xec_client.retry import DEFAULT_RETRY, RetryPolicy
+from xec_client.settings import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Settings
+
+
+class AsyncClient:
+    """`xec_client.Client` for asyncio: the same methods, awaited; made inside a running loop.
+
+    Example:
+        >>> async with AsyncClient("127.0.0.1:50051") as client:
+        ...     answers = await client.reconstruct_batch(events)
+    """
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        tls: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        """Prepare a channel; see `xec_client.Client`."""
+        self._exchange = Exchange(Settings(server, timeout, retry))
+        if tls is None:
+            self._channel = grpc.aio.insecure_channel(server, CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(server, tls, CHANNEL_OPTIONS)
+        self._calls = {
+            method: self._channel.unary_unary(method.path, None, method.decode)
+            for method in METHODS
+        }
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the channel; calls that still run are cancelled."""
+        await self._channel.close(None)
+
+    async def reconstruct(
+        self, event: Event, dead: Dead = None, *, timeout: float | None = None
+    ) -> Reconstruction:
+        """Reconstruct one event; see `Client.reconstruct`."""
+        return await self._follow(self._exchange.reconstruct(event, dead, timeout))
+
+    async def reconstruct_batch(
+        self,
+        events: EventBatch | Sequence[Event],
+        dead: Dead = None,
+        *,
+        timeout: float | None = None,
+    ) -> list[Reconstruction]:
+        """Reconstruct many events; see `Client.reconstruct_batch`."""
+        return await self._follow(self._exchange.reconstruct_batch(events, dead, timeout))
+
+    async def model(self, *, timeout: float | None = None) -> ModelDescription:
+        """Which model answers."""
+        return await self._follow(self._exchange.model(timeout))
+
+    async def wait_ready(self, timeout: float) -> None:
+        """Wait until the server serves; see `Client.wait_ready`."""
+        await self._follow(self._exchange.wait_ready(timeout))
+
+    async def _follow(self, steps: Steps[Result]) -> Result:
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    outcome: Any = None
+                    if isinstance(step, Send):
+                        outcome = await self._calls[step.method](step.request, timeout=step.timeout)
+                    else:
+                        await asyncio.sleep(step.seconds)
+                except grpc.RpcError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(outcome)
+        except StopIteration as end:
+            result: Result = end.value
+            return result

@@ -1,0 +1,133 @@
+"""The client that blocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from xec.event import Event, EventBatch, Reconstruction
+from xec_client.description import ModelDescription
+from xec_client.exchange import METHODS, Exchange, Result, Send, Steps
+from xec_client.requests import Dead
+from xec_client.retry import DEFAULT_RETRY, RetryPolicy
+from xec_client.settings import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Settings
+
+
+class Client:
+    """Asks a server for reconstructions; may be shared by threads, not across a fork.
+
+    Every call has a deadline and is tried again as `retry` says. All methods raise the errors of
+    `xec_client.errors`.
+
+    Example:
+        >>> with Client("127.0.0.1:50051") as client:
+        ...     answer = client.reconstruct(event)
+        ...     print(answer.energy.mean, answer.energy.sigma)
+    """
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        tls: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        """Prepare a channel; the connection is made by the first call.
+
+        Args:
+            server: address, ``host:port``.
+            timeout: seconds for one request, its retries included.
+            retry: when a failed call is tried again.
+            tls: of `grpc.ssl_channel_credentials`; None sends in clear.
+
+        Raises:
+            UsageError: the address is empty or the timeout is not positive.
+        """
+        self._exchange = Exchange(Settings(server, timeout, retry))
+        if tls is None:
+            self._channel = grpc.insecure_channel(server, CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(server, tls, CHANNEL_OPTIONS)
+        self._calls = {
+            method: self._channel.unary_unary(method.path, None, method.decode)
+            for method in METHODS
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel; calls that still run are cancelled."""
+        self._channel.close()
+
+    def reconstruct(
+        self, event: Event, dead: Dead = None, *, timeout: float | None = None
+    ) -> Reconstruction:
+        """Reconstruct one event.
+
+        Args:
+            event: counts and times.
+            dead: the dead sensors, see `xec_client.requests.Dead`; they add to those that the
+                event marks as invalid.
+            timeout: seconds, its retries included; the client's own by default.
+        """
+        return self._follow(self._exchange.reconstruct(event, dead, timeout))
+
+    def reconstruct_batch(
+        self,
+        events: EventBatch | Sequence[Event],
+        dead: Dead = None,
+        *,
+        timeout: float | None = None,
+    ) -> list[Reconstruction]:
+        """Reconstruct many events, in as many requests as the server's limits demand.
+
+        Args:
+            events: in any number.
+            dead: as for `reconstruct`, for all events.
+            timeout: seconds for each request, its retries included.
+        """
+        return self._follow(self._exchange.reconstruct_batch(events, dead, timeout))
+
+    def model(self, *, timeout: float | None = None) -> ModelDescription:
+        """Which model answers."""
+        return self._follow(self._exchange.model(timeout))
+
+    def wait_ready(self, timeout: float) -> None:
+        """Wait until the server serves.
+
+        Raises:
+            Unavailable: it does not within `timeout` seconds.
+        """
+        self._follow(self._exchange.wait_ready(timeout))
+
+    def _follow(self, steps: Steps[Result]) -> Result:
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    outcome: Any = None
+                    if isinstance(step, Send):
+                        outcome = self._calls[step.method](step.request, timeout=step.timeout)
+                    else:
+                        time.sleep(step.seconds)
+                except grpc.RpcError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(outcome)
+        except StopIteration as end:
+            result: Result = end.value
+            return result

@@ -1,0 +1,67 @@
+"""`xec reconstruct`: the events of a ROOT file, in this process or by a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from xec.cli import Command
+from xec.conditions.dead_list import read_dead_list
+from xec.errors import UsageError
+
+MAX_BATCH: Final = 256  # what a server takes at most, xec.wire.limits
+
+
+def reconstruct(
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE.root", help="Events, in the experiment's format.")
+    ],
+    *,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Results: a .parquet or .root file.")],
+    local: Annotated[
+        bool, typer.Option("--local", help="Reconstruct in this process, on all its cores.")
+    ] = False,
+    server: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Reconstruct by this server.")
+    ] = None,
+    model: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Model repository, for --local.")
+    ] = Path("model_repository"),
+    dead_list: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Dead sensors, one id per line, beyond those that the events mark; by default "
+            "the server's own list, if it holds one.",
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Events in a batch.")] = 64,
+    in_flight: Annotated[
+        int, typer.Option(min=1, max=64, help="Batches under way at the same time.")
+    ] = 4,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds for each batch, retries included (--server).")
+    ] = 60.0,
+    show: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Print the first N events as tables.")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no summary.")] = False,
+) -> None:
+    """Reconstruct the events of a ROOT file.
+
+    Example: xec reconstruct run00407.root --server 127.0.0.1:50051 --out run00407.parquet
+    """
+    if local == (server is not None):
+        raise UsageError("Say where to reconstruct: either --local or --server HOST:PORT.")
+    from xec_client.file_run import Job, Report, reconstruct_file  # noqa: PLC0415
+    from xec_client.places import Embedded, Remote  # noqa: PLC0415
+
+    place = Embedded(model) if server is None else Remote(server, timeout)
+    dead = None if dead_list is None else read_dead_list(dead_list)
+    job = Job(source, out, dead, batch_size, in_flight)
+    reconstruct_file(job, place, Report(show, quiet))
+
+
+COMMAND = Command(run=reconstruct, needs=("grpc", "uproot", "pyarrow"), extra="client")

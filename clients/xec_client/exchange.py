@@ -1,0 +1,172 @@
+"""What client and server say to each other, without the waiting.
+
+Each conversation is a generator: it yields steps (`Send`, `Pause`), is resumed with what came of
+them, and returns its result. `Client` and `AsyncClient` only perform the steps, one by blocking
+and one by awaiting, so that both follow the same policy; a test performs them without a network.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from xec.event import Event, Reconstruction
+from xec.wire.codec import reconstruction_from_proto
+from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_client.description import ModelDescription, description_from_proto
+from xec_client.errors import ProtocolDefect, Unavailable
+from xec_client.requests import Dead, batch_requests, event_request
+from xec_client.settings import Settings, require_timeout
+from xec_client.status import Attempted, error_of, failure_of
+
+SERVICE: Final = "xec.v1.Reconstruction"
+
+READY_CHECK_SECONDS: Final = 1.0
+READY_PAUSE_SECONDS: Final = 0.1
+
+_NOT_YET: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A unary call: its full name and how its answer is read."""
+
+    path: str
+    decode: Callable[[bytes], Any]
+
+
+RECONSTRUCT: Final = Method(f"/{SERVICE}/Reconstruct", pb.ReconstructResponse.FromString)
+RECONSTRUCT_BATCH: Final = Method(
+    f"/{SERVICE}/ReconstructBatch", pb.ReconstructBatchResponse.FromString
+)
+GET_MODEL: Final = Method(f"/{SERVICE}/GetModel", pb.GetModelResponse.FromString)
+HEALTH_CHECK: Final = Method(
+    "/grpc.health.v1.Health/Check", health_pb2.HealthCheckResponse.FromString
+)
+METHODS: Final = (RECONSTRUCT, RECONSTRUCT_BATCH, GET_MODEL, HEALTH_CHECK)
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Call a method once; resumed with its answer, or with the `grpc.RpcError` thrown in."""
+
+    method: Method
+    request: bytes
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Let so many seconds pass; resumed with None."""
+
+    seconds: float
+
+
+Result = TypeVar("Result")
+Steps = Generator[Send | Pause, Any, Result]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """The conversations with one server.
+
+    Args:
+        settings: address, deadlines, limits, retries.
+        now: a clock that never goes back, in seconds.
+        random: gives numbers in [0, 1).
+    """
+
+    settings: Settings
+    now: Callable[[], float] = field(default=time.monotonic)
+    random: Callable[[], float] = field(default=random.random)
+
+    def reconstruct(self, event: Event, dead: Dead, timeout: float | None) -> Steps[Reconstruction]:
+        """Ask for one event."""
+        request = event_request(event, dead, self.settings)
+        answer = yield from self._call(RECONSTRUCT, request, timeout)
+        return self._decoded([event], [answer])[0]
+
+    def reconstruct_batch(
+        self, events: Iterable[Event], dead: Dead, timeout: float | None
+    ) -> Steps[list[Reconstruction]]:
+        """Ask for many events, in as many requests as the limits demand."""
+        answers: list[Reconstruction] = []
+        for part in batch_requests(events, dead, self.settings):
+            response = yield from self._call(RECONSTRUCT_BATCH, part.request, timeout)
+            answers += self._decoded(part.events, response.responses)
+        return answers
+
+    def model(self, timeout: float | None) -> Steps[ModelDescription]:
+        """Ask which model answers."""
+        request: bytes = pb.GetModelRequest().SerializeToString()
+        answer = yield from self._call(GET_MODEL, request, timeout)
+        return description_from_proto(answer)
+
+    def wait_ready(self, timeout: float) -> Steps[None]:
+        """Ask for the server's health until it serves, or time is up."""
+        deadline = self.now() + require_timeout(timeout)
+        request: bytes = health_pb2.HealthCheckRequest(service=SERVICE).SerializeToString()
+        state, attempt = "no answer", 0
+        while (remaining := deadline - self.now()) > 0:
+            attempt += 1
+            try:
+                send = Send(HEALTH_CHECK, request, min(remaining, READY_CHECK_SECONDS))
+                answer = yield send
+            except grpc.RpcError as error:
+                failure = failure_of(error)
+                if failure.code not in _NOT_YET:
+                    tried = Attempted(self.settings.server, attempt, timeout)
+                    raise error_of(failure, tried) from error
+                state = failure.details
+            else:
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+                state = "it answers that it is not serving"
+            yield Pause(min(READY_PAUSE_SECONDS, max(deadline - self.now(), 0.0)))
+        raise Unavailable(
+            f"The server at {self.settings.server} was not ready within {timeout:g} s, check that "
+            f"it runs and the address: {state}.",
+            server=self.settings.server,
+            code=grpc.StatusCode.UNAVAILABLE.name,
+        )
+
+    def _call(self, method: Method, request: bytes, timeout: float | None) -> Steps[Any]:
+        """One request with its retries, all within one deadline."""
+        allowed = require_timeout(self.settings.timeout if timeout is None else timeout)
+        deadline = self.now() + allowed
+        remaining, attempt = allowed, 1
+        while True:
+            try:
+                answer = yield Send(method, request, remaining)
+            except grpc.RpcError as error:
+                failure = failure_of(error)
+                left = deadline - self.now()
+                wait = self.settings.retry.wait_before_next(failure, attempt, left, self.random)
+                if wait is None:
+                    tried = Attempted(self.settings.server, attempt, allowed)
+                    raise error_of(failure, tried) from error
+            else:
+                return answer
+            yield Pause(wait)
+            attempt += 1
+            # A pause may last longer than asked for; gRPC takes 0 as a deadline that has passed.
+            remaining = max(deadline - self.now(), 0.0)
+
+    def _decoded(
+        self, events: Sequence[Event], responses: Sequence[pb.ReconstructResponse]
+    ) -> list[Reconstruction]:
+        """The answers, after checking that they belong to the events."""
+        asked = [(event.run, event.event) for event in events]
+        if asked != [(response.run, response.event) for response in responses]:
+            raise ProtocolDefect(
+                f"The server at {self.settings.server} answered {len(responses)} events that are "
+                f"not the {len(events)} it was asked for, which is a defect to report.",
+                server=self.settings.server,
+            )
+        return [reconstruction_from_proto(response) for response in responses]

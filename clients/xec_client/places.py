@@ -1,0 +1,147 @@
+"""Where the events of a file are reconstructed: in this process, or by a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final, Protocol
+
+from xec.assembly import assemble
+from xec.conditions.dead_list import DeadList
+from xec.contract import CONTRACT_VERSION
+from xec.engines.base import Engine, tensors_of
+from xec.errors import UsageError
+from xec.event import EventBatch, Reconstruction
+from xec.lineage import Provenance
+from xec_client.client import Client
+from xec_client.description import ModelDescription
+from xec_client.errors import PreconditionFailed
+from xec_client.requests import Dead
+
+READY_SECONDS: Final = 10.0
+"""How long a server that is just starting is waited for."""
+
+NOTHING_DEAD: Final = DeadList.of(())
+"""Nothing is dead beyond the readings that each event marks as invalid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """Reconstructs batches of events; `reconstruct` may be called from several threads.
+
+    Args:
+        reconstruct: the answers to a batch, in its order.
+        geometry_hash: of the geometry that the model was made for.
+    """
+
+    reconstruct: Callable[[EventBatch], list[Reconstruction]]
+    geometry_hash: str
+
+
+class Place(Protocol):
+    """Where to reconstruct; its text completes "reconstructed ...".
+
+    `dead` are sensors that are already invalid in the events, to be recorded with the answers.
+    """
+
+    def open(self, dead: DeadList | None) -> AbstractContextManager[Backend]:
+        """The backend, ready."""
+        ...
+
+
+def _provenance(engine: Engine, dead: DeadList) -> Provenance:
+    model = engine.model
+    return Provenance(model.name, model.version, model.sha256, model.geometry_hash, dead.list_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The embedded engine, on all cores that this process may use.
+
+    Args:
+        repository: folder with the model.
+    """
+
+    repository: Path
+
+    def __str__(self) -> str:
+        return "in this process"
+
+    @contextmanager
+    def open(self, dead: DeadList | None) -> Iterator[Backend]:
+        """Load the model.
+
+        Raises:
+            UsageError: ONNX Runtime is not installed.
+            ModelError: the model is missing, altered or of another contract.
+        """
+        if find_spec("onnxruntime") is None:
+            raise UsageError(
+                "xec reconstruct --local needs onnxruntime: pip install 'xec-reconstruct[server]'."
+            )
+        from xec.engines.onnx import OnnxEngine  # noqa: PLC0415
+
+        engine = OnnxEngine(self.repository)
+        provenance = _provenance(engine, NOTHING_DEAD if dead is None else dead)
+
+        def reconstruct(events: EventBatch) -> list[Reconstruction]:
+            outputs = engine.infer(tensors_of(events))
+            return assemble(events, outputs, provenance, engine.model.interval_scale)
+
+        try:
+            yield Backend(reconstruct, engine.model.geometry_hash)
+        finally:
+            engine.close()
+
+
+def _refuse_other_contract(model: ModelDescription, server: str) -> None:
+    if model.contract_version != CONTRACT_VERSION:
+        raise PreconditionFailed(
+            f"The server at {server} follows contract version {model.contract_version}, this "
+            f"program {CONTRACT_VERSION}: install matching versions.",
+            server=server,
+        )
+
+
+def _dead_for(model: ModelDescription, dead: DeadList | None) -> Dead:
+    """The list for the server; where nobody has one, the marks of the events are all there is."""
+    if dead is not None:
+        return dead
+    return None if model.provenance.dead_list_id else NOTHING_DEAD
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A running server, asked through one connection.
+
+    Args:
+        server: address, ``host:port``.
+        timeout: seconds for each batch, its retries included.
+    """
+
+    server: str
+    timeout: float
+
+    def __str__(self) -> str:
+        return f"by the server at {self.server}"
+
+    @contextmanager
+    def open(self, dead: DeadList | None) -> Iterator[Backend]:
+        """Connect; without a list of our own, the server's own one counts, if it holds one.
+
+        Raises:
+            ClientError: the server is not there, not ready, or speaks another contract.
+        """
+        with Client(self.server, timeout=self.timeout) as client:
+            client.wait_ready(min(self.timeout, READY_SECONDS))
+            model = client.model()
+            _refuse_other_contract(model, self.server)
+            sent = _dead_for(model, dead)
+
+            def reconstruct(events: EventBatch) -> list[Reconstruction]:
+                return client.reconstruct_batch(events, sent)
+
+            yield Backend(reconstruct, model.provenance.geometry_hash)

@@ -1,0 +1,66 @@
+"""Settings of a client and of its gRPC channel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from xec.errors import UsageError
+from xec.wire.limits import MAX_EVENTS_PER_BATCH, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
+from xec_client.retry import DEFAULT_RETRY, RetryPolicy
+
+DEFAULT_TIMEOUT: Final = 10.0
+"""Seconds for one request, its retries included."""
+
+CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
+    # A dead peer or a half-open connection is noticed within 40 s, not after hours.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # A server that restarts is found again by the next retries; gRPC would wait up to 120 s.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    # One layer retries: ours.
+    ("grpc.enable_retries", 0),
+    ("grpc.max_send_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a client talks to one server.
+
+    Args:
+        server: address, ``host:port``.
+        timeout: seconds for one request, its retries included.
+        retry: when a failed call is tried again.
+        max_request_bytes: what the server receives at most.
+        max_events: events that the server takes at most in one request.
+
+    Raises:
+        UsageError: a value makes no sense.
+    """
+
+    server: str
+    timeout: float = DEFAULT_TIMEOUT
+    retry: RetryPolicy = DEFAULT_RETRY
+    max_request_bytes: int = MAX_REQUEST_BYTES
+    max_events: int = MAX_EVENTS_PER_BATCH
+
+    def __post_init__(self) -> None:
+        if not self.server:
+            raise UsageError("A client needs the server's address, such as 127.0.0.1:50051.")
+        require_timeout(self.timeout)
+
+
+def require_timeout(timeout: float) -> float:
+    """The seconds, if they are a deadline.
+
+    Raises:
+        UsageError: they are not positive and finite: every call has a deadline.
+    """
+    if not (math.isfinite(timeout) and timeout > 0):
+        raise UsageError(f"A timeout is a positive number of seconds, not {timeout}.")
+    return timeout

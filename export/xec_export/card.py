@@ -1,0 +1,111 @@
+"""The model card: where a model comes from and what it does, as Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from xec.contract import MODEL_NAME
+from xec.lineage import sha256_of_bytes
+from xec.models.checkpoint import Checkpoint
+from xec_export.parity import Difference
+from xec_export.performance import BRIGHT, Performance
+
+
+def model_card(
+    checkpoint: Checkpoint,
+    version: str,
+    onnx_bytes: bytes,
+    parity: Difference,
+    performance: Performance,
+) -> str:
+    """The card of one exported version."""
+    training = checkpoint.training
+    parts = [
+        f"# Model `{MODEL_NAME}`, version {version}\n",
+        "Fills dead sensors of the liquid-xenon detector and measures the gamma, each with an "
+        "uncertainty.\n**Trained and judged on simulated events only: every figure below is "
+        "synthetic.**\n",
+        "## Identity\n",
+        _table(
+            ("", ""),
+            [
+                ("preset", f"`{checkpoint.preset}`"),
+                ("size", f"{len(onnx_bytes) / 1e6:.2f} MB (ONNX, float32)"),
+                ("sha256", f"`{sha256_of_bytes(onnx_bytes)}`"),
+                ("geometry", f"`{checkpoint.geometry_hash}`"),
+                ("contract", checkpoint.contract_version),
+                ("difference to PyTorch", f"{parity.relative:.1e} relative ({parity.output})"),
+            ],
+        ),
+        "## Training\n",
+        f"`{training_command(checkpoint)}`\n",
+        f"{training.get('events', 0):,} simulated events in {training.get('steps', 0):,} steps, "
+        f"{training.get('seconds', 0) / 60:.0f} minutes on {training.get('device', '?')}. "
+        f"Sigmas scaled on {training.get('calibration_events', 0):,} further events.\n",
+        *_filling_section(performance),
+        *_resolution_section(performance),
+        "## Settings\n",
+        f"```json\n{json.dumps(dict(training), indent=2)}\n```",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def training_command(checkpoint: Checkpoint) -> str:
+    """The command that repeats the training."""
+    training = checkpoint.training
+    bound = "steps" if training.get("steps_bound") else "minutes"
+    value = training.get("steps_bound") or training.get("minutes")
+    return (
+        f"xec train --preset {checkpoint.preset} --{bound} {value} "
+        f"--batch-size {training.get('batch_size')} --lr {training.get('lr')} "
+        f"--seed {training.get('seed')} --out runs/{checkpoint.preset}"
+    )
+
+
+def _filling_section(performance: Performance) -> list[str]:
+    rows = [
+        (
+            f.method,
+            f"{f.mae:.2f}",
+            f"{f.rmse:.2f}",
+            f"{f.bias:+.2f}",
+            f"{f.within68:.2f}",
+            f"{f.within95:.2f}",
+            f"{100 * f.relative:.1f} %",
+            f"{f.rmse / performance.noise_rmse:.2f}",
+            str(f.missing),
+        )
+        for f in performance.filling
+    ]
+    head = ("method", "MAE", "RMSE", "bias", "68 %", "95 %")
+    head += (f"relative (≥ {BRIGHT:.0f} photons)", "RMSE / noise", "not filled")
+    return [
+        "## Dead sensors\n",
+        f"{performance.events:,} fresh signal events (52.8 MeV), {performance.dead:,} dead "
+        "sensors, single and clustered. Errors against the expected light, in photons; a "
+        f"reading's own noise is {performance.noise_rmse:.2f} photons RMS. Pull of the true "
+        f"reading, half of its central 68 %: {performance.reading_pull68:.2f}.\n",
+        _table(head, rows),
+    ]
+
+
+def _resolution_section(performance: Performance) -> list[str]:
+    rows = [
+        (
+            r.name,
+            f"{r.sigma68:.3g} {r.unit}",
+            f"{r.bias:+.2g} {r.unit}",
+            f"{r.pull68:.2f}",
+            f"{100 * r.coverage:.1f} %",
+        )
+        for r in performance.resolution
+    ]
+    head = ("quantity", "half of the central 68 %", "median bias", "pull", "within one sigma")
+    return ["## The gamma\n", "On the same events.\n", _table(head, rows)]
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -1,0 +1,31 @@
+"""`xec export`: checkpoint to model repository, after the graph has been compared with PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xec.cli import Command
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Option(help="Folder that `xec train` wrote.")],
+    repository: Annotated[Path, typer.Option(help="Model repository to write to.")] = Path(
+        "model_repository"
+    ),
+    version: Annotated[int, typer.Option(min=1, help="Number of the served version.")] = 1,
+    card_events: Annotated[int, typer.Option(help="Fresh events for the model card.")] = 2000,
+    geometry: Annotated[Path | None, typer.Option(help="Surveyed sensor table.")] = None,
+) -> None:
+    """Export a trained network to ONNX and write its folder of the model repository.
+
+    Example: xec export --checkpoint runs/small --repository model_repository
+    """
+    from xec_export.session import run_export  # noqa: PLC0415
+
+    run_export(checkpoint, repository, str(version), card_events, geometry)
+
+
+COMMAND = Command(run=export, needs=("torch", "onnx", "onnxruntime", "onnxscript"), extra="export")

@@ -1,0 +1,78 @@
+"""Checkpoint to ONNX: one file, dense convolutions, dynamic batch, provenance inside."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Final
+
+import onnx
+import torch
+
+from xec import __version__
+from xec.contract import CONTRACT_VERSION, INPUTS, MODEL_NAME, OUTPUTS
+from xec.models.checkpoint import Checkpoint
+from xec.models.reconstructor import Reconstructor
+from xec_export.view import ExportView, example_inputs
+
+OPSET: Final = 18
+
+
+def to_onnx(model: Reconstructor, checkpoint: Checkpoint, version: str) -> onnx.ModelProto:
+    """The network as an ONNX graph with the contract's names and a symbolic batch dimension.
+
+    Args:
+        model: trained network.
+        checkpoint: its description; goes into the graph's metadata.
+        version: number under which it will be served.
+    """
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    with warnings.catch_warnings():
+        # The exporter warns of its own libraries' deprecations; nothing a user could act on.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            ExportView(model),
+            example_inputs(2),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[t.name for t in INPUTS],
+            output_names=[t.name for t in OUTPUTS],
+            dynamic_shapes=tuple({0: batch} for _ in INPUTS),
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    _strip_traces(proto)
+    onnx.helper.set_model_props(proto, metadata(checkpoint, version))
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def metadata(checkpoint: Checkpoint, version: str) -> Mapping[str, str]:
+    """Provenance and calibration, as strings."""
+    return {
+        "contract_version": CONTRACT_VERSION,
+        "model_name": MODEL_NAME,
+        "model_version": version,
+        "preset": checkpoint.preset,
+        "geometry_hash": checkpoint.geometry_hash,
+        "interval_scale": json.dumps(dict(checkpoint.interval_scale)),
+        "training": json.dumps(dict(checkpoint.training)),
+        "software_version": __version__,
+    }
+
+
+def _strip_traces(proto: onnx.ModelProto) -> None:
+    """Remove the exporter's notes: they hold source paths of the exporting machine."""
+    proto.doc_string = ""
+    graphs = [proto.graph, *(function for function in proto.functions)]
+    for graph in graphs:
+        graph.doc_string = ""
+        for node in graph.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+        for value in getattr(graph, "value_info", []):
+            del value.metadata_props[:]
+        del graph.metadata_props[:]

@@ -1,0 +1,158 @@
+"""The life of a server: listen, answer, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from xec.conditions.dead_list import DeadList
+from xec.engines.base import Engine, ModelInfo
+from xec.errors import ServiceError
+from xec.wire.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
+from xec.wire.v1 import reconstruction_pb2 as pb
+from xec.wire.v1 import reconstruction_pb2_grpc as pb_grpc
+from xec_server.batcher import Batcher
+from xec_server.guard import Guard
+from xec_server.service import EventBatcher, ReconstructionService, computation
+from xec_server.settings import Address, ServerSettings
+
+SERVICE: Final[str] = pb.DESCRIPTOR.services_by_name["Reconstruction"].full_name
+LAST_SENDS: Final = 1.0
+"""Seconds for answers on their way once every event is computed; health watchers end then."""
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+log = logging.getLogger(__name__)
+
+GRPC_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
+    ("grpc.so_reuseport", 0),  # two servers on one port would share its calls unnoticed
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.max_concurrent_streams", 100),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 15_000),
+    ("grpc.max_connection_age_ms", 3_600_000),
+    ("grpc.max_connection_age_grace_ms", 300_000),
+)
+
+
+class Server:
+    """One model behind one address.
+
+    Args:
+        engine: warm; the server closes it when it stops.
+        own: the server's own list of dead sensors, if it holds one.
+        settings: how to listen, batch and stop.
+    """
+
+    def __init__(self, engine: Engine, own: DeadList | None, settings: ServerSettings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
+        self._batcher: EventBatcher = Batcher(computation(engine), settings.batching)
+        service = ReconstructionService(engine.model, self._batcher, own)
+        self._grpc = grpc.aio.server(interceptors=(Guard(),), options=GRPC_OPTIONS)
+        pb_grpc.add_ReconstructionServicer_to_server(service, self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._grpc)
+        self.address = settings.address
+
+    @property
+    def model(self) -> ModelInfo:
+        """Which model answers."""
+        return self._engine.model
+
+    @property
+    def batcher(self) -> EventBatcher:
+        """Where events wait; its counts tell what became of them."""
+        return self._batcher
+
+    async def start(self) -> None:
+        """Listen, and say so by health and by the ready file.
+
+        Raises:
+            ServiceError: the address cannot be listened on.
+        """
+        self.address = self._bind(self._settings.address)
+        await self._set_health(_NOT_SERVING)
+        await self._grpc.start()
+        await self._set_health(_SERVING)
+        if self._settings.ready_file is not None:
+            _write_ready(self._settings.ready_file, self.address)
+
+    def _bind(self, wanted: Address) -> Address:
+        try:
+            port = self._grpc.add_insecure_port(str(wanted))
+        except RuntimeError as error:
+            raise ServiceError(
+                f"Nothing can listen on {wanted}: is the port in use, or the host of another "
+                "machine? Choose another one with --listen."
+            ) from error
+        return Address(wanted.host, port)
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
+
+    async def stop(self) -> None:
+        """Finish what was accepted, within the grace, and end; new calls are refused."""
+        await self._set_health(_NOT_SERVING)
+        try:
+            await asyncio.wait_for(self._batcher.drain(), self._settings.grace)
+        except TimeoutError:
+            log.warning("%d events were still waiting after the grace", self._batcher.waiting)
+        self._batcher.close()
+        await self._grpc.stop(LAST_SENDS)
+        self._engine.close()
+        if self._settings.ready_file is not None:
+            self._settings.ready_file.unlink(missing_ok=True)
+
+
+def _write_ready(path: Path, address: Address) -> None:
+    """Appears complete or not at all: whoever waits for the file may read it at once."""
+    draft = path.with_name(f".{path.name}.new")
+    draft.write_text(f"{address}\n")
+    draft.replace(path)
+
+
+async def serve(
+    engine: Engine,
+    own: DeadList | None,
+    settings: ServerSettings,
+    announce: Callable[[Server], None],
+) -> None:
+    """Run a server until SIGTERM or SIGINT.
+
+    Args:
+        engine: warm.
+        own: the server's own list of dead sensors, if it holds one.
+        settings: how to listen, batch and stop.
+        announce: called once, when the server is ready.
+
+    Raises:
+        ServiceError: the address cannot be listened on.
+    """
+    told_to_stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told_to_stop.set)
+    server = Server(engine, own, settings)
+    await server.start()
+    announce(server)
+    await told_to_stop.wait()
+    log.info("stopping: finishing %d waiting events", server.batcher.waiting)
+    await server.stop()

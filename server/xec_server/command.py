@@ -1,0 +1,111 @@
+"""`xec serve`: the server on the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xec.cli import Command
+from xec.conditions.dead_list import DeadList, read_dead_list
+from xec.errors import UsageError
+
+if TYPE_CHECKING:
+    from xec_server.app import Server
+
+Option = typer.Option
+
+
+def _own_dead_list(file: Path | None, only_events: bool) -> DeadList | None:
+    if file is not None and only_events:
+        raise UsageError("--dead-list and --no-dead-list contradict each other: give one.")
+    if file is not None:
+        return read_dead_list(file)
+    return DeadList.of(()) if only_events else None
+
+
+def _announce(server: Server) -> None:
+    model = server.model
+    typer.echo(
+        f"xec serve: model {model.name} {model.version} (sha256 {model.sha256[:12]}) "
+        f"listens on {server.address}"
+    )
+
+
+def serve(
+    *,
+    model: Annotated[
+        Path, Option(help="Model repository: MODEL/reconstruct/<version>/model.onnx.")
+    ] = Path("model_repository"),
+    model_version: Annotated[
+        int | None, Option(help="Version folder to serve; the highest by default.", min=1)
+    ] = None,
+    listen: Annotated[
+        str, Option(help="HOST:PORT; port 0 chooses a free one.")
+    ] = "127.0.0.1:50051",
+    insecure_listen: Annotated[
+        bool, Option("--insecure-listen", help="Listen beyond this machine, unencrypted.")
+    ] = False,
+    dead_list: Annotated[
+        Path | None, Option(help="Dead channels of requests that carry none: one id per line.")
+    ] = None,
+    no_dead_list: Annotated[
+        bool, Option("--no-dead-list", help="Such requests mark by themselves all that is dead.")
+    ] = False,
+    batch_size: Annotated[int, Option(help="Events in one engine call.", min=1)] = 4,
+    batch_delay_ms: Annotated[
+        float, Option(help="Wait for others while an engine call could start.", min=0)
+    ] = 0.0,
+    fixed_batch: Annotated[
+        bool,
+        Option("--fixed-batch", help="Pad every call to the batch size: reproducible answers."),
+    ] = False,
+    queue: Annotated[int, Option(help="Events that may wait.", min=1)] = 1024,
+    sessions: Annotated[int, Option(help="Engine calls at a time; 0: cores / threads.", min=0)] = 0,
+    threads: Annotated[int, Option(help="Threads in one engine call.", min=1)] = 1,
+    grace: Annotated[float, Option(help="Seconds to finish calls at the end.", min=0)] = 10.0,
+    ready_file: Annotated[
+        Path | None, Option(help="Holds the address while the server is ready.")
+    ] = None,
+) -> None:
+    """Reconstruct events over gRPC.
+
+    Example: xec serve --model model_repository --dead-list dead.txt
+    """
+    # gRPC and glog would print their own lines about a port in use; ours says it in a sentence.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Heavy modules only now: this file is loaded for every `xec` command.
+    from xec.engines.onnx import OnnxEngine, OnnxSettings  # noqa: PLC0415
+    from xec_server.app import serve as run  # noqa: PLC0415
+    from xec_server.settings import Address, ServerSettings, batching_for  # noqa: PLC0415
+
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    engine_settings = OnnxSettings(
+        sessions=sessions,
+        threads_per_session=threads,
+        largest_batch=batch_size,
+        fixed_batch=batch_size if fixed_batch else None,
+    )
+    settings = ServerSettings(
+        address=Address.parse(listen),
+        insecure_listen=insecure_listen,
+        batching=batching_for(engine_settings, batch_delay_ms / 1000, queue),
+        grace=grace,
+        ready_file=ready_file,
+    )
+    own = _own_dead_list(dead_list, no_dead_list)
+    engine = OnnxEngine(model, engine_settings, version=model_version)
+    asyncio.run(run(engine, own, settings, _announce))
+
+
+COMMAND = Command(
+    run=serve,
+    needs=("grpc", "onnxruntime", "grpc_health", "grpc_reflection", "grpc_status"),
+    extra="server",
+)

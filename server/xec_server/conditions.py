@@ -1,0 +1,69 @@
+"""Which sensors are dead for a request: the server's list, or the one that it carries.
+
+A list is recorded under the digest of its channels, so that the same list gives the same
+provenance whichever way it came.
+"""
+
+from __future__ import annotations
+
+from xec.conditions.dead_list import DeadList
+from xec.detector.channels import N_CHANNELS
+from xec.errors import InvalidEvent
+from xec.wire.codec import dead_mask_of_channels
+from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_server.refusal import Reason, Refusal
+
+
+def _carried(message: pb.DeadList.Channels) -> DeadList:
+    try:
+        return DeadList.from_mask(dead_mask_of_channels(message.id))
+    except InvalidEvent as error:
+        raise Refusal(
+            Reason.INVALID_DEAD_LIST, str(error), error.violations, error.total
+        ) from error
+
+
+def _of_server(own: DeadList | None) -> DeadList:
+    if own is None:
+        raise Refusal(
+            Reason.NO_DEAD_LIST,
+            "This server holds no dead-channel list: send one with the request (an empty one "
+            "if the events mark all that is dead), or start the server with --dead-list FILE.",
+        )
+    return own
+
+
+def _named(own: DeadList | None, list_id: str) -> DeadList:
+    if own is None or list_id != own.list_id:
+        held = "none" if own is None else own.list_id
+        raise Refusal(
+            Reason.UNKNOWN_DEAD_LIST,
+            f"This server does not know the dead-channel list {list_id[:80]!r}; it holds {held}.",
+        )
+    return own
+
+
+def dead_list_of(message: pb.DeadList, own: DeadList | None) -> DeadList:
+    """The list that holds for a request.
+
+    Args:
+        message: of the request; without a source it means the server's own list.
+        own: what the server holds; None is not "nothing is dead" but "not known".
+
+    Raises:
+        Refusal: no list is held, the named one is unknown, the carried one names unknown
+            channels, or every sensor is dead.
+    """
+    match message.WhichOneof("source"):
+        case "channels":
+            dead = _carried(message.channels)
+        case "list_id":
+            dead = _named(own, message.list_id)
+        case _:
+            dead = _of_server(own)
+    if len(dead) == N_CHANNELS:
+        raise Refusal(
+            Reason.ALL_SENSORS_DEAD,
+            f"The dead-channel list {dead.list_id} says that every sensor is dead.",
+        )
+    return dead

@@ -1,0 +1,136 @@
+"""Why a call is refused: a status code, a reason for programs, a sentence for people.
+
+The reason travels as `google.rpc.ErrorInfo` of domain ``xec.v1``, broken rules of the request
+as `google.rpc.BadRequest`, and the time to wait for room in the queue as `google.rpc.RetryInfo`.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum, auto
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
+
+from xec.errors import EngineError, InvalidEvent, Violation
+from xec.wire.limits import MAX_VIOLATIONS
+from xec_server.batcher import DeadlinePassedError, DrainingError, QueueFullError
+
+DOMAIN: Final = "xec.v1"
+_MAX_TEXT: Final = 240  # characters of a field or description: details share 8 KiB of metadata
+
+
+class Reason(StrEnum):
+    """Why, for programs."""
+
+    INVALID_EVENT = auto()
+    INVALID_DEAD_LIST = auto()
+    TOO_MANY_EVENTS = auto()
+    UNPARSEABLE_REQUEST = auto()
+    UNKNOWN_MODEL_VERSION = auto()
+    UNKNOWN_DEAD_LIST = auto()
+    NO_DEAD_LIST = auto()
+    ALL_SENSORS_DEAD = auto()
+    QUEUE_FULL = auto()
+    DEADLINE_PASSED = auto()
+    DRAINING = auto()
+    ENGINE_FAILED = auto()
+    DEFECT = auto()
+
+
+CODES: Final = {
+    Reason.INVALID_EVENT: StatusCode.INVALID_ARGUMENT,
+    Reason.INVALID_DEAD_LIST: StatusCode.INVALID_ARGUMENT,
+    Reason.TOO_MANY_EVENTS: StatusCode.INVALID_ARGUMENT,
+    Reason.UNPARSEABLE_REQUEST: StatusCode.INVALID_ARGUMENT,
+    Reason.UNKNOWN_MODEL_VERSION: StatusCode.NOT_FOUND,
+    Reason.UNKNOWN_DEAD_LIST: StatusCode.NOT_FOUND,
+    Reason.NO_DEAD_LIST: StatusCode.FAILED_PRECONDITION,
+    Reason.ALL_SENSORS_DEAD: StatusCode.FAILED_PRECONDITION,
+    Reason.QUEUE_FULL: StatusCode.RESOURCE_EXHAUSTED,
+    Reason.DEADLINE_PASSED: StatusCode.DEADLINE_EXCEEDED,
+    Reason.DRAINING: StatusCode.UNAVAILABLE,
+    Reason.ENGINE_FAILED: StatusCode.UNAVAILABLE,
+    Reason.DEFECT: StatusCode.INTERNAL,
+}
+
+_PLAIN: Final[tuple[tuple[type[Exception], Reason, str], ...]] = (
+    (
+        DeadlinePassedError,
+        Reason.DEADLINE_PASSED,
+        "The deadline passed before the computation began: allow more time.",
+    ),
+    (DrainingError, Reason.DRAINING, "The server is stopping: ask another one, or later."),
+    (EngineError, Reason.ENGINE_FAILED, "The inference engine failed on this call: try again."),
+)
+
+
+class Refusal(Exception):  # noqa: N818  (the domain's word)
+    """A call that ends with a status other than OK.
+
+    Args:
+        reason: for programs; it determines the status code.
+        message: one sentence that names the thing and the way out.
+        violations: broken rules of the request; the first 16 travel.
+        total: how many there are in all.
+        retry_after: seconds after which to try again, where that makes sense.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        violations: tuple[Violation, ...] = (),
+        total: int = 0,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.violations = violations[:MAX_VIOLATIONS]
+        self.total = max(total, len(violations))
+        self.retry_after = retry_after
+
+    def status(self) -> status_pb2.Status:
+        """The `google.rpc.Status` with its details."""
+        message = self.message
+        if self.total > len(self.violations):
+            message += f" {len(self.violations)} of {self.total} violations are listed."
+        status = status_pb2.Status(code=CODES[self.reason].value[0], message=message)
+        info = error_details_pb2.ErrorInfo(reason=self.reason.upper(), domain=DOMAIN)
+        status.details.add().Pack(info)
+        if self.violations:
+            status.details.add().Pack(_bad_request(self.violations))
+        if self.retry_after is not None:
+            delay = Duration()
+            delay.FromMilliseconds(math.ceil(1000 * self.retry_after))
+            status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+        return status
+
+
+def _bad_request(violations: tuple[Violation, ...]) -> error_details_pb2.BadRequest:
+    return error_details_pb2.BadRequest(
+        field_violations=[
+            error_details_pb2.BadRequest.FieldViolation(
+                field=violation.field[:_MAX_TEXT], description=violation.description[:_MAX_TEXT]
+            )
+            for violation in violations
+        ]
+    )
+
+
+def refusal_of(error: Exception) -> Refusal | None:
+    """The refusal that an error stands for; None where it is a defect of the server."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, InvalidEvent):
+        return Refusal(Reason.INVALID_EVENT, str(error), error.violations, error.total)
+    if isinstance(error, QueueFullError):
+        text = "The queue of the server is full: try again later."
+        return Refusal(Reason.QUEUE_FULL, text, retry_after=error.retry_after)
+    for kind, reason, text in _PLAIN:
+        if isinstance(error, kind):
+            return Refusal(reason, text)
+    return None

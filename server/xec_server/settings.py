@@ -1,0 +1,84 @@
+"""What a server is told at its start."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from xec.engines.onnx import OnnxSettings
+from xec.errors import UsageError
+from xec.wire.limits import MAX_EVENTS_PER_BATCH
+from xec_server.batcher import BatchPolicy
+
+_MAX_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen; port 0 lets the system choose one."""
+
+    host: str = "127.0.0.1"
+    port: int = 50051
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``HOST:PORT``; an IPv6 host stands in brackets.
+
+        Raises:
+            UsageError: the text has another form.
+        """
+        host, colon, port = text.rpartition(":")
+        if not (colon and host and port.isdecimal() and int(port) <= _MAX_PORT):
+            raise UsageError(f"{text!r} is no address to listen on: write HOST:PORT.")
+        return cls(host.removeprefix("[").removesuffix("]"), int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs of this machine can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """How a server listens, batches and stops.
+
+    Args:
+        address: where to listen.
+        insecure_listen: allow an address beyond loopback although nothing is encrypted.
+        batching: how events wait for the engine.
+        grace: seconds for calls in progress once the server is told to stop.
+        ready_file: holds the address while the server is ready.
+    """
+
+    address: Address = field(default_factory=Address)
+    insecure_listen: bool = False
+    batching: BatchPolicy = field(default_factory=BatchPolicy)
+    grace: float = 10.0
+    ready_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.address.is_loopback or self.insecure_listen):
+            raise UsageError(
+                f"{self.address} is reachable from other machines and nothing is encrypted: "
+                "listen on 127.0.0.1, or say --insecure-listen."
+            )
+        if self.batching.queue < MAX_EVENTS_PER_BATCH:
+            raise UsageError(
+                f"A queue of {self.batching.queue} events cannot take one full batch: "
+                f"allow at least {MAX_EVENTS_PER_BATCH}."
+            )
+
+
+def batching_for(engine: OnnxSettings, delay: float, queue: int) -> BatchPolicy:
+    """Batches of the size that the engine takes at once, as many side by side as it runs."""
+    return BatchPolicy(
+        size=engine.events_per_call, delay=delay, queue=queue, workers=engine.calls_at_once
+    )

@@ -1,0 +1,227 @@
+"""The embedded engine: ONNX Runtime on the CPU, several calls at a time.
+
+On a CPU small batches in parallel beat one large batch, and one thread per call beats several
+(benchmarks/engine.py). So a session runs with one thread by default and as many calls at once as
+there are cores; larger batches are cut into pieces of `largest_batch`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Final
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from xec.contract import INPUTS, MODEL_NAME, OUTPUTS
+from xec.engines.base import ModelInfo, Tensors
+from xec.engines.onnx_bytes import check_self_contained
+from xec.engines.onnx_model import ORT_ERRORS, model_info, new_session, reason_of
+from xec.engines.repository import MODEL_FILE, StoredModel, read_model
+from xec.errors import EngineError, ModelError, UsageError
+
+Outputs = dict[str, NDArray[np.float32]]
+
+_ORT_LOG_ERRORS: Final = 3
+_OUTPUT_NAMES: Final = [tensor.name for tensor in OUTPUTS]
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxSettings:
+    """How the engine uses the machine.
+
+    Args:
+        sessions: calls that run at the same time; 0 means usable cores / `threads_per_session`.
+        threads_per_session: threads inside one call.
+        largest_batch: events per call; more are cut into several calls.
+        fixed_batch: pad every call to exactly this many events, so that the shape of the
+            computation, and with it each bit of an answer, never depends on the other events.
+            None pads nothing.
+    """
+
+    sessions: int = 0
+    threads_per_session: int = 1
+    largest_batch: int = 4
+    fixed_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.sessions < 0 or self.threads_per_session < 1:
+            raise UsageError("The engine needs at least one session with one thread.")
+        if self.largest_batch < 1 or (self.fixed_batch is not None and self.fixed_batch < 1):
+            raise UsageError("A batch of the engine holds at least one event.")
+
+    @property
+    def calls_at_once(self) -> int:
+        """Calls that run at the same time on this machine."""
+        return self.sessions or max(1, usable_cores() // self.threads_per_session)
+
+    @property
+    def events_per_call(self) -> int:
+        """The largest number of events in one call."""
+        return self.fixed_batch or self.largest_batch
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """The batch sizes to warm: powers of two up to the largest, or the fixed one."""
+        if self.fixed_batch is not None:
+            return (self.fixed_batch,)
+        powers = (2**k for k in range(self.largest_batch.bit_length()))
+        return tuple(sorted({*powers, self.largest_batch}))
+
+
+def _run(session: ort.InferenceSession, inputs: Tensors) -> Outputs:
+    answers: list[NDArray[np.float32]] = session.run(_OUTPUT_NAMES, dict(inputs))
+    return dict(zip(_OUTPUT_NAMES, answers, strict=True))
+
+
+def _rows(tensors: Tensors, rows: slice) -> Tensors:
+    return {name: values[rows] for name, values in tensors.items()}
+
+
+def _padded(tensors: Tensors, count: int) -> Tensors:
+    """The tensors with their last event repeated until there are `count`."""
+    surplus = count - len(tensors["npho"])
+    return {
+        name: np.concatenate([values, np.repeat(values[-1:], surplus, axis=0)])
+        for name, values in tensors.items()
+    }
+
+
+def _uniform_events(count: int) -> Tensors:
+    """Events in which every sensor is valid and counts 100 photons at time 0."""
+    value = {"npho": 100, "time": 0, "npho_valid": 1, "time_valid": 1}
+    return {t.name: np.full((count, t.width), value[t.name], dtype=t.dtype) for t in INPUTS}
+
+
+class OnnxEngine:
+    """A model of a repository, run by ONNX Runtime.
+
+    `infer` may be called from any number of threads; `calls_at_once` run, the rest wait.
+    """
+
+    def __init__(
+        self,
+        repository: Path,
+        settings: OnnxSettings | None = None,
+        *,
+        name: str = MODEL_NAME,
+        version: int | None = None,
+        geometry_hash: str | None = None,
+    ) -> None:
+        """Read, check, load and warm a model.
+
+        Args:
+            repository: folder in Triton's layout.
+            settings: use of the machine.
+            name: of the model.
+            version: of the model; the highest one by default.
+            geometry_hash: refuse a model that was made for another geometry than this.
+
+        Raises:
+            ModelError: the model is missing, altered, not self-contained, or of another contract.
+        """
+        self.settings = settings or OnnxSettings()
+        ort.set_default_logger_severity(_ORT_LOG_ERRORS)
+        ort.disable_telemetry_events()
+        stored = read_model(repository, name, version)
+        path = stored.folder / MODEL_FILE
+        try:
+            check_self_contained(stored.content)
+        except ModelError as error:
+            raise ModelError(f"{path} is refused: {error}.") from error
+        sessions = self._new_sessions(stored)
+        self._model = model_info(stored, sessions[0], geometry_hash)
+        for session in {id(session): session for session in sessions}.values():
+            _warm_up(session, self.settings.buckets, path)
+        self._idle: SimpleQueue[ort.InferenceSession] = SimpleQueue()
+        for session in sessions:
+            self._idle.put(session)
+        self._pool = ThreadPoolExecutor(len(sessions), thread_name_prefix="xec-onnx")
+        self._closed = False
+
+    def _new_sessions(self, stored: StoredModel) -> list[ort.InferenceSession]:
+        threads, count = self.settings.threads_per_session, self.settings.calls_at_once
+        if threads == 1:
+            # Each call then runs on its caller's thread: one session, with one copy of the
+            # weights, serves all of them as fast as several (benchmarks/engine.py).
+            return [new_session(stored, threads)] * count
+        return [new_session(stored, threads) for _ in range(count)]
+
+    @property
+    def model(self) -> ModelInfo:
+        """What is loaded."""
+        return self._model
+
+    def infer(self, inputs: Tensors) -> Outputs:
+        """Run B events; more than `events_per_call` are cut and run side by side.
+
+        Args:
+            inputs: arrays of the contract's inputs, each (B, width), with B of 1 or more.
+
+        Returns:
+            Arrays of the contract's outputs, each (B, width).
+
+        Raises:
+            EngineError: ONNX Runtime failed, or the engine is closed.
+        """
+        if self._closed:
+            raise EngineError("The engine is closed.")
+        step = self.settings.events_per_call
+        B = len(inputs["npho"])
+        if step >= B:
+            return self._call(inputs)
+        pieces = [_rows(inputs, slice(start, start + step)) for start in range(0, B, step)]
+        answers = list(self._pool.map(self._call, pieces))
+        return {name: np.concatenate([a[name] for a in answers]) for name in _OUTPUT_NAMES}
+
+    def _call(self, inputs: Tensors) -> Outputs:
+        B = len(inputs["npho"])
+        fixed = self.settings.fixed_batch
+        if fixed is not None and fixed > B:
+            inputs = _padded(inputs, fixed)
+        session = self._idle.get()
+        try:
+            outputs = _run(session, inputs)
+        except ORT_ERRORS as error:
+            raise EngineError(f"ONNX Runtime failed: {reason_of(error)}") from error
+        finally:
+            self._idle.put(session)
+        return {name: values[:B] for name, values in outputs.items()}
+
+    def close(self) -> None:
+        """Wait for the calls that run and free the sessions."""
+        if self._closed:
+            return
+        self._closed = True
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _warm_up(session: ort.InferenceSession, sizes: Sequence[int], path: Path) -> None:
+    """Run every batch size once, and look at the answers.
+
+    Raises:
+        ModelError: the model fails, or an answer has another shape than the contract's or is not
+            finite.
+    """
+    for size in sizes:
+        try:
+            outputs = _run(session, _uniform_events(size))
+        except ORT_ERRORS as error:
+            raise ModelError(f"{path} fails on a uniform event: {reason_of(error)}") from error
+        for tensor in OUTPUTS:
+            values = outputs[tensor.name]
+            if values.shape != (size, tensor.width):
+                raise ModelError(f"{path} answers {tensor.name} with shape {values.shape}.")
+            if not np.isfinite(values).all():
+                raise ModelError(f"{path} answers a uniform event with non-finite {tensor.name}.")
