@@ -72,7 +72,7 @@ def stages(config: SimulationConfig) -> dict[str, Callable[[], object]]:
         "vertex": lambda: draw_gammas(BATCH, config.source, rng),
         "shower": lambda: draw_deposits(gammas, config.shower, rng),
         "optics": lambda: optics.illuminate(deposits),
-        "run conditions": lambda: draw_run_conditions(BATCH, config, rng),
+        "run": lambda: draw_run_conditions(BATCH, config, rng),
         "electronics": lambda: electronics.read(light, run.efficiency, run.gain, rng),
     }
 
@@ -84,9 +84,9 @@ def measure(threads: int, events: int) -> dict[str, Any]:
     generator = Generator(config, parametric(), "cpu", seed=1)
     batches = max(1, events // BATCH)
     whole = fastest(lambda: [generator.sample(BATCH) for _ in range(batches)]) / batches
-    part = {name: fastest(work) / whole for name, work in stages(config).items()}
-    part["assembly"] = max(0.0, 1.0 - sum(part.values()))
-    return {"threads": threads, "events_per_second": BATCH / whole, "share": part}
+    seconds = {name: fastest(work) for name, work in stages(config).items()}
+    share = {name: value / sum(seconds.values()) for name, value in seconds.items()}
+    return {"threads": threads, "events_per_second": BATCH / whole, "share": share}
 
 
 def table(results: list[dict[str, Any]]) -> Table:

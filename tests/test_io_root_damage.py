@@ -150,7 +150,7 @@ def test_a_file_without_keys_was_not_closed(tmp_path: Path) -> None:
 def test_a_directory_that_lists_no_keys_yet(tmp_path: Path, foreign: bytes) -> None:
     path = tmp_path / "unclosed.root"
     path.write_bytes(_cut_directory(foreign))
-    refused(path, "holds no objects|is damaged")
+    refused(path, "holds no objects")
 
 
 def test_our_writer_killed_before_the_end(tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 """The light map: against exact solid angles, symmetries and bookkeeping of photons."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from xec.detector import geometry as detector_geometry
 from xec.detector.channels import N_CHANNELS, N_MPPC
-from xec.simulation.optics import MPPC_AREA, PMT_AREA, Illumination, Optics, OpticsConfig
+from xec.detector.geometry import Geometry
+from xec.detector.solid_angle import fractions
+from xec.simulation.optics import MPPC_AREA, Illumination, Optics, OpticsConfig
 from xec.simulation.shower import Deposits, ShowerConfig, draw_deposits
 from xec.simulation.vertex import SourceConfig, draw_gammas
 
@@ -18,6 +22,7 @@ VACUUM = OpticsConfig(
     rayleigh_length=INFINITE,
 )
 GEOMETRY = detector_geometry.parametric()
+SURVEY = Path(__file__).parents[1] / "../shared/data/sensor_directions.txt"
 
 
 def _optics(config: OpticsConfig = VACUUM) -> Optics:
@@ -37,35 +42,8 @@ def _showers(n: int) -> Deposits:
     return draw_deposits(draw_gammas(n, SourceConfig(), rng), ShowerConfig(), rng)
 
 
-def _in_sensor_frame(channel: int, xyz: np.ndarray) -> tuple[float, float, float]:
-    """Coordinates of a point along the azimuth, across it, and above the sensor's plane."""
-    normal = GEOMETRY.normal[channel]
-    first = np.cross(normal, [0.0, 0.0, 1.0])
-    first /= np.linalg.norm(first)
-    offset = xyz - GEOMETRY.position[channel]
-    return offset @ first, offset @ np.cross(first, normal), offset @ normal
-
-
-def _seen_from(x: float, y: float, h: float, X: np.ndarray, Y: np.ndarray) -> float:
-    """Mean of cos/r^2 over sample points (X, Y) of a sensor: its solid angle per area."""
-    return float((h / ((X - x) ** 2 + (Y - y) ** 2 + h * h) ** 1.5).mean()) if h > 0 else 0.0
-
-
-def _mppc_by_quadrature(x: float, y: float, h: float, n: int = 80) -> float:
-    chip = (np.arange(n) + 0.5) / n * 0.59
-    c = np.concatenate([-0.615 + chip, 0.025 + chip])
-    return 4 * 0.59**2 * _seen_from(x, y, h, c[:, None], c[None, :])
-
-
-def _disc_by_quadrature(x: float, y: float, h: float, n: int = 200) -> float:
-    radius = 2.25 * np.sqrt((np.arange(n) + 0.5) / n)[:, None]
-    turn = (np.arange(n) + 0.5) / n * 2 * np.pi
-    return PMT_AREA * _seen_from(x, y, h, radius * np.cos(turn), radius * np.sin(turn))
-
-
-def _oracle(channel: int, xyz: np.ndarray) -> float:
-    integrate = _mppc_by_quadrature if channel < N_MPPC else _disc_by_quadrature
-    return integrate(*_in_sensor_frame(channel, xyz)) / (4 * np.pi)
+def _exact(channels: np.ndarray, xyz: np.ndarray, geometry: Geometry = GEOMETRY) -> np.ndarray:
+    return fractions(geometry, xyz, channels)[0]
 
 
 POINTS = (
@@ -77,14 +55,24 @@ POINTS = (
 )
 
 
+def _check_against_exact(geometry: Geometry, xyz: tuple[float, float, float]) -> None:
+    shown = Optics(VACUUM, geometry, "cpu").illuminate(_point(*xyz))
+    distance = np.linalg.norm(geometry.position - np.array(xyz), axis=1)
+    sure = np.flatnonzero((np.arange(N_CHANNELS) < N_MPPC) | (distance > 7.0))
+    expected = _exact(sure, np.array(xyz), geometry)
+    np.testing.assert_allclose(shown.light[0, sure].numpy(), expected, rtol=4e-3, atol=2e-8)
+
+
 @pytest.mark.parametrize("point", POINTS)
 def test_a_deposit_in_vacuum_gives_yield_times_solid_angle(point) -> None:
-    light = _optics().illuminate(_point(*point)).light[0].numpy()
-    channels = np.concatenate([np.argsort(light)[-40:], np.arange(0, N_CHANNELS, 61)])
-    expected = np.array([_oracle(channel, np.array(point)) for channel in channels])
-    distance = np.linalg.norm(GEOMETRY.position[channels] - np.array(point), axis=1)
-    sure = (channels < N_MPPC) | (distance > 7.0)
-    np.testing.assert_allclose(light[channels][sure], expected[sure], rtol=6e-3, atol=1e-8)
+    _check_against_exact(GEOMETRY, point)
+
+
+@pytest.mark.parametrize("point", POINTS[1:])
+def test_it_does_so_for_surveyed_sensors_too(point) -> None:
+    if not SURVEY.exists():
+        pytest.skip("the surveyed table is not here")
+    _check_against_exact(detector_geometry.load_survey(SURVEY), point)
 
 
 def test_the_far_formula_alone_would_fail_close_to_the_sensors() -> None:
@@ -93,8 +81,7 @@ def test_the_far_formula_alone_would_fail_close_to_the_sensors() -> None:
     height = (offset * GEOMETRY.normal[:N_MPPC]).sum(1)
     plain = MPPC_AREA * height / (4 * np.pi * np.linalg.norm(offset, axis=1) ** 3)
     brightest = np.argsort(plain)[-9:]
-    exact = np.array([_oracle(channel, point) for channel in brightest])
-    assert np.abs(plain[brightest] / exact - 1).max() > 0.1
+    assert np.abs(plain[brightest] / _exact(brightest, point) - 1).max() > 0.1
 
 
 def test_the_documented_error_of_close_pmts() -> None:
@@ -105,7 +92,8 @@ def test_the_documented_error_of_close_pmts() -> None:
         for angle in np.radians([0.0, 30.0, 60.0]):
             point = position + distance * (np.cos(angle) * normal + np.sin(angle) * np.eye(3)[2])
             light = _optics().illuminate(_point(*point)).light[0, outer]
-            assert float(light) == pytest.approx(_oracle(outer, point), rel=0.04)
+            exact = _exact(np.array([outer]), point)[0]
+            assert float(light) == pytest.approx(exact, rel=0.04)
 
 
 def test_light_is_linear_in_the_deposits() -> None:

@@ -19,8 +19,8 @@ class LossWeights:
         energy, gamma_time, uvw, angle: units in MeV, ns, cm and degrees.
     """
 
-    masked: float = 1.0
-    live: float = 0.2
+    masked: float = 4.0
+    live: float = 0.5
     time: float = 0.2
     time_unit: float = 0.5
     energy: float = 0.3

@@ -1,7 +1,9 @@
 """The training's objective: every task's faithful loss, weighted and added up.
 
 On simulated events the means learn the expected light, which has the same expectation as the
-reading but none of its noise; the spreads learn the reading (METHODS, "Uncertainty").
+reading but none of its noise; the spreads learn the reading (METHODS, "Uncertainty"). Sensors that the network itself expects to be bright count more,
+in proportion to their root count: half way from relative to absolute errors. The weight comes
+from the prediction, not the target, which would bias the mean.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from xec_training.masking import Masked
 from xec.simulation.generator import SimulatedBatch
 
 TIME_LIGHT: Final = 1000.0  # photons at which a sensor's time has full weight
+BRIGHT_ROOT: Final = 4.0  # root count (30 photons) above which a sensor counts more
 GAMMA_TASKS: Final = ("energy", "gamma_time", "uvw", "angle")
 
 
@@ -43,7 +46,8 @@ def _sensor_losses(
 ) -> dict[str, Tensor]:
     light, reading = root_of_npho(batch.light), root_of_npho(batch.npho)
     hidden, live = masked.hidden.float(), masked.live.float()
-    filled = squared_error(prediction.root, light, hidden).mean()
+    emphasis = (prediction.root.detach() / BRIGHT_ROOT).clamp(min=1.0)
+    filled = squared_error(prediction.root, light, hidden * emphasis).mean()
     kept = squared_error(prediction.root, light, live).mean()
     spread = spread_likelihood(
         prediction.root, prediction.root_log_sigma, reading, hidden + 0.02 * live

@@ -116,13 +116,13 @@ def _mirror(axis: int) -> NDArray[np.int64]:
 
 def _radial(alpha: ArrayLike) -> Floats:
     """Unit vectors (..., 3) away from the z axis at angles alpha in degrees."""
-    angle = np.radians(alpha)
+    angle = np.radians(np.asarray(alpha, dtype=np.float64))
     return np.stack([-np.cos(angle), np.sin(angle), np.zeros_like(angle)], axis=-1)
 
 
 def _around(count: int, step: float) -> Floats:
     """`count` values `step` apart, with their middle at 0."""
-    return (np.arange(count) - (count - 1) / 2) * step
+    return (np.arange(count, dtype=np.float64) - (count - 1) / 2) * step
 
 
 def _cylinder(radius: ArrayLike, alpha: ArrayLike, z: ArrayLike) -> Floats:

@@ -106,21 +106,6 @@ def disc(offset: ArrayLike, height: ArrayLike, radius: ArrayLike = PMT_RADIUS) -
     return np.where(front, 2 * np.pi * inside - 2 * h / np.sqrt(far) * rest, 0.0)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Frames:
-    """Local axes of n sensors: in the plane along z and across, and the normal; (n, 3) each."""
-
-    along: Floats
-    across: Floats
-    normal: Floats
-
-
-def _frames(normal: Floats) -> _Frames:
-    along = np.array([0.0, 0.0, 1.0]) - normal[:, 2:] * normal
-    along /= np.linalg.norm(along, axis=1, keepdims=True)
-    return _Frames(along, np.cross(normal, along), normal)
-
-
 def fractions(
     geometry: Geometry, points: ArrayLike, channels: NDArray[np.integer] | None = None
 ) -> Floats:
@@ -130,30 +115,44 @@ def fractions(
 
     Args:
         geometry: positions and normals of the sensors.
-        points: (P, 3) cm.
+        points: (P, 3) cm; the answer for a point that is not finite is not finite.
         channels: ids (n,) of the sensors wanted; all by default.
 
     Returns:
         (P, n).
     """
-    points = np.atleast_2d(np.asarray(points, dtype=np.float64))
+    points = np.asarray(points, dtype=np.float64)
     ids = np.arange(N_CHANNELS) if channels is None else np.asarray(channels)
     omega = np.empty((len(points), len(ids)))
-    for kind in (IS_MPPC, ~IS_MPPC):
+    for kind, formula in ((IS_MPPC, mppc), (~IS_MPPC, _photocathode)):
         chosen = np.flatnonzero(kind[ids])
-        frames = _frames(geometry.normal[ids[chosen]])
-        centre = geometry.position[ids[chosen]]
+        frames = _frames(geometry, ids[chosen])
         for first in range(0, len(points), _POINTS_AT_ONCE):
-            part = slice(first, first + _POINTS_AT_ONCE)
-            x, y, height = _local(points[part], centre, frames)
-            omega[part, chosen] = (
-                mppc(x, y, height) if kind is IS_MPPC else disc(np.hypot(x, y), height)
-            )
+            rows = slice(first, first + _POINTS_AT_ONCE)
+            omega[rows, chosen] = formula(*_local(points[rows], frames))
     return omega / (4 * np.pi)
 
 
-def _local(points: Floats, centre: Floats, frames: _Frames) -> tuple[Floats, Floats, Floats]:
-    """Coordinates (P, n) of points (P, 3) in the frames of n sensors."""
-    axes = (frames.along, frames.across, frames.normal)
-    x, y, height = (points @ axis.T - (axis * centre).sum(axis=1) for axis in axes)
+def _photocathode(x: Floats, y: Floats, height: Floats) -> Floats:
+    return disc(np.hypot(x, y), height)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Frames:
+    """Centres of n sensors and their axes: in the plane along z and across, and the normal."""
+
+    centre: Floats  # (n, 3) cm
+    axes: tuple[Floats, Floats, Floats]  # (n, 3) each
+
+
+def _frames(geometry: Geometry, ids: NDArray[np.integer]) -> _Frames:
+    normal = geometry.normal[ids]
+    along = np.array([0.0, 0.0, 1.0]) - normal[:, 2:] * normal
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    return _Frames(geometry.position[ids], (along, np.cross(normal, along), normal))
+
+
+def _local(points: Floats, frames: _Frames) -> tuple[Floats, Floats, Floats]:
+    """Coordinates x, y, height (P, n) of points (P, 3) in the frames of n sensors."""
+    x, y, height = (points @ axis.T - (axis * frames.centre).sum(axis=1) for axis in frames.axes)
     return x, y, height

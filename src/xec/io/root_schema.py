@@ -1,7 +1,8 @@
 """The experiment's event format: branch names, types and shapes of the tree `tree`.
 
 All branches have a fixed size, so that C++ macros can read them with plain arrays. Sensors come in
-the order of the channel id. Source: FACTS 3.
+the order of the channel id. `solid_angle` and `nDead`, which some files hold, are not read: the
+first belongs to the geometry, the second repeats `dead`. Source: FACTS 3.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from xec.models.faces import GraphSize, GridFace, GridSize, HexFace
 from xec.models.frontend import FEATURES, FrontEnd
 from xec.models.fusion import Fusion
 from xec.models.moments import FlightTime, LightMoments
+from xec.models.point_source import PointSource
 from xec.models.reconstructor import Reconstructor
 
 OUTER_PATCH: Final = (5, 3)  # one cell of the stem is one coarse PMT of the outer fine grid
@@ -151,6 +152,7 @@ def build_reconstructor(config: ModelConfig, geometry: Geometry) -> Reconstructo
         fusion=Fusion(len(Face), config.width, config.heads, config.feed_forward, config.layers),
         light_moments=LightMoments(torch.tensor(uv, dtype=torch.float32)),
         flight_time=FlightTime(geometry),
+        point_source=PointSource(geometry),
         width=config.width,
         hidden=config.hidden,
     )

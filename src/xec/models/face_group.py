@@ -52,12 +52,16 @@ class FaceGroup(nn.Module):
         token = self.network.token(cells)
         return token.reshape(len(self.faces), -1, token.shape[-1]).transpose(0, 1)
 
-    def read(self, cells: Cells, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and log sigmas of the sensors in the order of `channels`, each (B, 2, G * N)."""
-        mean, log_sigma = self.network.read(cells, tokens.transpose(0, 1).flatten(0, 1))
+    def read(self, cells: Cells, tokens: Tensor, hints: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and log sigmas of the sensors in the order of `channels`.
+
+        Tokens (B, G, D) and hints (B, HINTS, 4760) to (B, MEANS, G * N), (B, SPREADS, G * N).
+        """
+        token = tokens.transpose(0, 1).flatten(0, 1)
+        mean, log_sigma = self.network.read(cells, token, self._gather(hints))
         return self._side_by_side(mean), self._side_by_side(log_sigma)
 
     def _side_by_side(self, x: Tensor) -> Tensor:
-        """(G * B, 2, N) to (B, 2, G * N)."""
-        x = x.reshape(len(self.faces), -1, 2, x.shape[-1])
+        """(G * B, V, N) to (B, V, G * N)."""
+        x = x.reshape(len(self.faces), -1, *x.shape[1:])
         return torch.cat(x.unbind(0), dim=-1)

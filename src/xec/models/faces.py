@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from xec.models.attention import AttentionPool
 from xec.models.convnext import ConvNeXtBlock, Downsample, Upsample, pad_to_multiple
-from xec.models.heads import SensorHead
+from xec.models.heads import HINTS, SensorHead
 from xec.models.hexgat import HexBlock
 
 
@@ -83,7 +83,7 @@ class GridFace(nn.Module):
         self.pool = AttentionPool(coarse, size.queries, width, cell_positions(-(-h // 2), -(-w // 2)))
         self.up = Upsample(coarse, fine)
         self.context = nn.Linear(width, fine)
-        self.head = SensorHead(fine, size.patch[0] * size.patch[1])
+        self.head = SensorHead(fine, size.patch[0] * size.patch[1], HINTS)
         self.register_buffer("select", select, persistent=False)
         self.select: Tensor | None
 
@@ -108,19 +108,30 @@ class GridFace(nn.Module):
         """The face's token (B, D)."""
         return self.pool(cells.coarse.flatten(2).transpose(1, 2))  # type: ignore[no-any-return]
 
-    def read(self, cells: Cells, token: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and log sigmas of the face's sensors, each (B, 2, N): root count and time."""
+    def read(self, cells: Cells, token: Tensor, hints: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (B, MEANS, N) and log sigmas (B, SPREADS, N) of the face's sensors.
+
+        `hints` (B, HINTS, H, W) are guesses at the sensors.
+        """
         h, w = cells.fine.shape[-2:]
         x = cells.fine + self.up(cells.coarse, h, w) + self.context(token)[:, :, None, None]
-        mean, log_sigma = self.head(x.permute(0, 2, 3, 1))
+        mean, log_sigma = self.head(x.permute(0, 2, 3, 1), self._to_cells(hints))
         return self._to_sensors(mean), self._to_sensors(log_sigma)
 
+    def _to_cells(self, x: Tensor) -> Tensor:
+        """Sensors (B, V, H, W) to (B, h, w, V * rows * columns), a patch per cell."""
+        rows, columns = self.patch
+        x = pad_to_multiple(x, rows, columns)
+        B, V, H, W = x.shape
+        x = x.reshape(B, V, H // rows, rows, W // columns, columns)
+        return x.permute(0, 2, 4, 1, 3, 5).flatten(3)
+
     def _to_sensors(self, x: Tensor) -> Tensor:
-        """(B, h, w, 2 * rows * columns) to (B, 2, N): the inverse of the patches."""
+        """The inverse: (B, h, w, V * rows * columns) to (B, V, N)."""
         B, h, w, _ = x.shape
         rows, columns = self.patch
-        x = x.reshape(B, h, w, 2, rows, columns).permute(0, 3, 1, 4, 2, 5)
-        x = x.reshape(B, 2, h * rows, w * columns)[:, :, : self.shape[0], : self.shape[1]]
+        x = x.reshape(B, h, w, -1, rows, columns).permute(0, 3, 1, 4, 2, 5)
+        x = x.reshape(B, -1, h * rows, w * columns)[:, :, : self.shape[0], : self.shape[1]]
         x = x.flatten(2)
         return x if self.select is None else x[:, :, self.select]
 
@@ -166,7 +177,7 @@ class HexFace(nn.Module):
         )
         self.pool = AttentionPool(size.channels, size.queries, width, position)
         self.context = nn.Linear(width, size.channels)
-        self.head = SensorHead(size.channels, 1)
+        self.head = SensorHead(size.channels, 1, HINTS)
 
     def encode(self, features: Tensor, visible: Tensor | None = None) -> Cells:
         """Sensor features (B, F, 73) to nodes; `visible` is (B, 73)."""
@@ -181,7 +192,8 @@ class HexFace(nn.Module):
         """The face's token (B, D)."""
         return self.pool(cells.coarse)  # type: ignore[no-any-return]
 
-    def read(self, cells: Cells, token: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and log sigmas of the face's sensors, each (B, 2, N)."""
-        mean, log_sigma = self.head(cells.fine + self.context(token).unsqueeze(1))
+    def read(self, cells: Cells, token: Tensor, hints: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (B, MEANS, N) and log sigmas (B, SPREADS, N) from hints (B, HINTS, N)."""
+        x = cells.fine + self.context(token).unsqueeze(1)
+        mean, log_sigma = self.head(x, hints.transpose(1, 2))
         return mean.transpose(1, 2), log_sigma.transpose(1, 2)

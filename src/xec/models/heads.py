@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 LOG_SIGMA_BOUND: Final = 7.0
+MEANS: Final = 3  # per sensor: root count, time, trust in the point source
+SPREADS: Final = 2  # per sensor: root count, time
+HINTS: Final = 2  # per sensor: the neighbours' mean and the point source
 
 
 def bounded(raw: Tensor) -> Tensor:
@@ -21,27 +24,32 @@ def bounded(raw: Tensor) -> Tensor:
 
 
 class SensorHead(nn.Module):
-    """Two values (root count, time) for each of the sensors of a cell, with log sigmas.
+    """Three values for each of the sensors of a cell, and two log sigmas.
+
+    The values: correction of the root count, correction of the time, and the logit of the trust
+    in the point-source guess. The log sigmas: of root count and time.
 
     Args:
         channels: features per cell.
         sensors: sensors per cell.
+        hints: guesses per sensor that the head sees beside the features.
     """
 
-    def __init__(self, channels: int, sensors: int) -> None:
+    def __init__(self, channels: int, sensors: int, hints: int) -> None:
         super().__init__()
+        features = channels + sensors * hints
         self.norm = nn.LayerNorm(channels)
-        self.mean_hidden = nn.Linear(channels, 2 * channels)
-        self.mean = nn.Linear(2 * channels, 2 * sensors)
-        self.spread_hidden = nn.Linear(channels, channels)
-        self.spread = nn.Linear(channels, 2 * sensors)
+        self.mean_hidden = nn.Linear(features, 2 * channels)
+        self.mean = nn.Linear(2 * channels, MEANS * sensors)
+        self.spread_hidden = nn.Linear(features, channels)
+        self.spread = nn.Linear(channels, SPREADS * sensors)
         for last in (self.mean, self.spread):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Cells (..., C) to means and bounded log sigmas, each (..., 2 * sensors), float32."""
-        x = self.norm(x)
+    def forward(self, x: Tensor, hints: Tensor) -> tuple[Tensor, Tensor]:
+        """Cells (..., C) and hints (..., sensors * hints) to means and log sigmas, float32."""
+        x = torch.cat([self.norm(x), hints], dim=-1)
         mean = self.mean(functional.gelu(self.mean_hidden(x)))
         spread = self.spread(functional.gelu(self.spread_hidden(x.detach())))
         return mean.float(), bounded(spread)
@@ -53,16 +61,17 @@ class GammaHead(nn.Module):
     Args:
         features: width of the input.
         hidden: width of the two hidden layers.
-        outputs: numbers to estimate.
+        means: numbers to estimate.
+        spreads: how many of them, from the first, have a log sigma.
     """
 
-    def __init__(self, features: int, hidden: int, outputs: int) -> None:
+    def __init__(self, features: int, hidden: int, means: int, spreads: int) -> None:
         super().__init__()
-        self.mean = _perceptron(features, hidden, outputs)
-        self.spread = _perceptron(features, hidden, outputs)
+        self.mean = _perceptron(features, hidden, means)
+        self.spread = _perceptron(features, hidden, spreads)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, features) to means and bounded log sigmas, each (B, outputs), float32."""
+        """Features (B, features) to means and bounded log sigmas, float32."""
         return self.mean(x).float(), bounded(self.spread(x.detach()))
 
 

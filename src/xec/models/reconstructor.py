@@ -16,9 +16,17 @@ from xec.detector.channels import N_CHANNELS, Face
 from xec.models import moments
 from xec.models.calibration import SigmaScale
 from xec.models.face_group import FaceGroup
-from xec.models.frontend import FrontEnd, Readings, npho_of_root, npho_per_root
+from xec.models.frontend import (
+    ROOT_UNIT,
+    FrontEnd,
+    Readings,
+    npho_of_root,
+    npho_per_root,
+    root_of_npho,
+)
 from xec.models.fusion import Fusion
 from xec.models.heads import GammaHead
+from xec.models.point_source import PointSource
 
 # What a network output of one means: corrections of order one are easy to learn.
 ROOT_STEP: Final = 4.0
@@ -28,6 +36,8 @@ ENERGY_STEP: Final = 0.2  # relative
 GAMMA_TIME_STEP: Final = 0.3  # ns
 ANGLE_STEP: Final = 3.0  # degrees
 ROOT_MIN: Final = 0.1
+TRUST_OFFSET: Final = 2.0  # trust in the point source starts at 12 %
+SOURCE_DEPTH_MIN: Final = 0.3  # cm
 PHOTONS_PER_MEV: Final = 1.8e3  # start of the learned light scale
 
 
@@ -61,6 +71,7 @@ class Reconstructor(nn.Module):
         fusion: Transformer over the tokens, in the order of the groups' faces.
         light_moments: conventional sums of light.
         flight_time: conventional time of the gamma.
+        point_source: conventional light of a point source.
         width: token width D.
         hidden: width of the gamma heads.
     """
@@ -72,6 +83,7 @@ class Reconstructor(nn.Module):
         fusion: Fusion,
         light_moments: moments.LightMoments,
         flight_time: moments.FlightTime,
+        point_source: PointSource,
         width: int,
         hidden: int,
     ) -> None:
@@ -81,9 +93,10 @@ class Reconstructor(nn.Module):
         self.fusion = fusion
         self.light_moments = light_moments
         self.flight_time = flight_time
+        self.point_source = point_source
         features = len(Face) * width + moments.MOMENT_FEATURES
-        self.place_head = GammaHead(features, hidden, 3)
-        self.gamma_head = GammaHead(features + 3, hidden, 4)  # energy, time, theta, phi
+        self.place_head = GammaHead(features, hidden, means=6, spreads=3)  # uvw, light centre
+        self.gamma_head = GammaHead(features + 3, hidden, means=4, spreads=4)
         self.log_light_yield = nn.Parameter(torch.tensor(PHOTONS_PER_MEV).log())
         self.sigma_scale = SigmaScale()
         order = torch.cat([group.channels.reshape(-1) for group in groups])
@@ -105,33 +118,75 @@ class Reconstructor(nn.Module):
         """The same in the form that the losses want."""
         readings = self.front_end(npho, time, npho_valid, time_valid)
         cells = [group.encode(readings.features) for group in self.groups]
-        tokens = self.fuse([group.tokens(c) for group, c in zip(self.groups, cells, strict=True)])
+        tokens = self._fuse([group.tokens(c) for group, c in zip(self.groups, cells, strict=True)])
+        summary = torch.cat(tokens, dim=1).flatten(1).float()  # (B, T D)
+        uvw, uvw_log_sigma, source = self._place(readings, summary)
+        hints = self._hints(readings, source)
         read = [
-            group.read(c, t) for group, c, t in zip(self.groups, cells, tokens, strict=True)
+            group.read(c, t, hints)
+            for group, c, t in zip(self.groups, cells, tokens, strict=True)
         ]
-        mean = torch.cat([r[0] for r in read], dim=-1)[:, :, self.place]  # (B, 2, 4760)
+        mean = torch.cat([r[0] for r in read], dim=-1)[:, :, self.place]  # (B, MEANS, 4760)
         log_sigma = torch.cat([r[1] for r in read], dim=-1)[:, :, self.place]
-        root = (readings.root_guess + ROOT_STEP * mean[:, 0]).clamp(min=ROOT_MIN)
+        root = self._root(readings, hints, mean)
         sensor_time = readings.time_guess + TIME_STEP * mean[:, 1] + readings.zero
-        sensors = (root, log_sigma[:, 0], sensor_time, log_sigma[:, 1])
-        return Prediction(*sensors, *self._gamma(readings, root, torch.cat(tokens, dim=1)))
+        energy, energy_log_sigma, when, when_log_sigma, angle, angle_log_sigma = self._gamma(
+            readings, root, uvw, summary
+        )
+        return Prediction(
+            root=root,
+            root_log_sigma=log_sigma[:, 0],
+            time=sensor_time,
+            time_log_sigma=log_sigma[:, 1],
+            energy=energy,
+            energy_log_sigma=energy_log_sigma,
+            gamma_time=when,
+            gamma_time_log_sigma=when_log_sigma,
+            uvw=uvw,
+            uvw_log_sigma=uvw_log_sigma,
+            angle=angle,
+            angle_log_sigma=angle_log_sigma,
+        )
 
-    def fuse(self, tokens: Sequence[Tensor]) -> list[Tensor]:
+    def _fuse(self, tokens: Sequence[Tensor]) -> list[Tensor]:
         """Let the tokens of all groups, each (B, G, D), see each other."""
         fused = self.fusion(torch.cat(list(tokens), dim=1))
         return list(torch.split(fused, [t.shape[1] for t in tokens], dim=1))
 
-    def _gamma(self, readings: Readings, root: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
-        """Energy, time, position and angle with log sigmas, in the order of `Prediction`."""
+    def _place(self, readings: Readings, summary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Position of the conversion, its log sigma, and x, y, z of the light's centre."""
+        guess = npho_of_root(readings.root_guess)
+        filled = torch.where(readings.npho_valid > 0, readings.npho, guess)
+        light = self.light_moments(filled)
+        step, log_sigma = self.place_head(torch.cat([summary, light.features], dim=1))
+        depth = torch.full_like(light.total, moments.DEPTH_GUESS)
+        guess = torch.cat([light.uv, depth], dim=1)
+        centre = guess + UVW_STEP * step[:, 3:]
+        centre = torch.cat([centre[:, :2], centre[:, 2:].clamp(min=SOURCE_DEPTH_MIN)], dim=1)
+        return guess + UVW_STEP * step[:, :3], log_sigma, moments.xyz_of_uvw(centre)
+
+    def _hints(self, readings: Readings, source: Tensor) -> Tensor:
+        """Guesses of the root count (B, HINTS, 4760) in units of order one."""
+        light = self.point_source(readings.npho, readings.npho_valid, source)
+        hints = torch.stack([readings.root_guess, root_of_npho(light)], dim=1)
+        return (hints - 2.0) / ROOT_UNIT
+
+    def _root(self, readings: Readings, hints: Tensor, mean: Tensor) -> Tensor:
+        """Neighbours' mean and point source, mixed by the learned trust, and corrected."""
+        trust = torch.sigmoid(mean[:, 2] - TRUST_OFFSET)
+        mixed = readings.root_guess + ROOT_UNIT * trust * (hints[:, 1] - hints[:, 0])
+        return (mixed + ROOT_STEP * mean[:, 0]).clamp(min=ROOT_MIN)
+
+    def _gamma(
+        self, readings: Readings, root: Tensor, uvw: Tensor, summary: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Energy, time and angle, each with its log sigma."""
         filled = torch.where(readings.npho_valid > 0, readings.npho, npho_of_root(root.detach()))
         light = self.light_moments(filled)
-        features = torch.cat([tokens.flatten(1).float(), light.features], dim=1)
-        place, place_log_sigma = self.place_head(features)
-        depth = torch.full_like(light.total, moments.DEPTH_GUESS)
-        uvw = torch.cat([light.uv, depth], dim=1) + UVW_STEP * place
-        features = torch.cat([features, moments.uvw_features(uvw.detach())], dim=1)
+        uvw = uvw.detach()
+        features = torch.cat([summary, light.features, moments.uvw_features(uvw)], dim=1)
         step, log_sigma = self.gamma_head(features)
-        xyz = moments.xyz_of_uvw(uvw.detach())
+        xyz = moments.xyz_of_uvw(uvw)
         weight = readings.npho.clamp(min=0.0) * readings.time_valid
         start = self.flight_time(readings.time, weight, xyz) + readings.zero
         scale = torch.exp(ENERGY_STEP * step[:, :1] - self.log_light_yield)
@@ -140,8 +195,6 @@ class Reconstructor(nn.Module):
             log_sigma[:, :1],
             start + GAMMA_TIME_STEP * step[:, 1:2],
             log_sigma[:, 1:2],
-            uvw,
-            place_log_sigma,
             moments.angles_of_xyz(xyz) + ANGLE_STEP * step[:, 2:],
             log_sigma[:, 2:],
         )

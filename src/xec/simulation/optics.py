@@ -7,8 +7,12 @@ multipole expansion, resummed so that it stays finite:
 
 with h the height above the sensor's plane, r the distance, s the mean square of one transverse
 coordinate over the active area. The inner sensors nearest to a deposit get the exact four-chip
-expression instead. Light scattered once or more (Rayleigh) comes from a smooth cloud around the
-centroid of the deposits.
+expression instead. Against the exact solid angles this is right to 0.4 % for MPPCs, and to
+0.3 % for PMTs beyond 7 cm, 4 % beyond 4 cm; closer than that to a PMT lies less than 0.5 % of
+the energy of gammas in the fiducial volume.
+
+Light scattered once or more (Rayleigh) comes from a smooth cloud around the centroid of the
+deposits.
 """
 
 from __future__ import annotations
@@ -22,13 +26,14 @@ from torch import Tensor
 
 from xec.detector.channels import INNER_GRID, IS_MPPC, N_CHANNELS, N_MPPC
 from xec.detector.geometry import Geometry
+from xec.detector.solid_angle import CHIP, CHIP_GAP, PMT_RADIUS
+from xec.simulation.precision import full_float32
 from xec.simulation.shower import Deposits
 from xec.units import SPEED_OF_LIGHT_CM_PER_NS
 
-CHIP_EDGES = (-0.615, -0.025, 0.025, 0.615)  # cm: two chips of 5.9 mm with a gap of 0.5 mm
-MPPC_AREA = 4 * 0.59**2  # cm^2
-MPPC_SPREAD = 0.32**2 + 0.59**2 / 12  # cm^2, mean square of one coordinate over the chips
-PMT_RADIUS = 2.25  # cm
+CHIP_EDGES = (-CHIP_GAP / 2 - CHIP, -CHIP_GAP / 2, CHIP_GAP / 2, CHIP_GAP / 2 + CHIP)  # cm
+MPPC_AREA = 4 * CHIP**2  # cm^2
+MPPC_SPREAD = ((CHIP + CHIP_GAP) / 2) ** 2 + CHIP**2 / 12  # cm^2, mean square of one coordinate
 PMT_AREA = math.pi * PMT_RADIUS**2
 PMT_SPREAD = PMT_RADIUS**2 / 4
 BLOCK = 5  # the nearest BLOCK x BLOCK inner sensors of a deposit are computed exactly
@@ -102,21 +107,30 @@ class Optics:
 
     def illuminate(self, deposits: Deposits) -> Illumination:
         """Expected photons and mean arrival time at every sensor."""
-        step = _CPU_EVENTS_AT_ONCE if deposits.xyz.device.type == "cpu" else _DEVICE_EVENTS_AT_ONCE
+        with full_float32(deposits.xyz.device):
+            light, moment = self._direct(deposits)
+            diffuse, diffuse_moment = self._diffuse(deposits)
+        light += diffuse
+        moment += diffuse_moment
+        photons = light * (self._area * (self._emitted_per_mev / (4.0 * math.pi)))
+        return Illumination(photons, moment / light.clamp_(min=1e-30))
+
+    def _direct(self, deposits: Deposits) -> tuple[Tensor, Tensor]:
+        """Energy-weighted solid angle per area of unscattered light, and its time moment.
+
+        Both (B, N); a few events at a time, in one reused piece of memory.
+        """
         B, D = deposits.energy.shape
-        step = min(step, B)
+        on_cpu = deposits.xyz.device.type == "cpu"
+        step = min(B, _CPU_EVENTS_AT_ONCE if on_cpu else _DEVICE_EVENTS_AT_ONCE)
         work = deposits.xyz.new_empty(3, step * D, N_CHANNELS)
         light = deposits.xyz.new_empty(B, N_CHANNELS)
         moment = torch.empty_like(light)
         for first in range(0, B, step):
             rows = slice(first, min(first + step, B))
             part = Deposits(deposits.xyz[rows], deposits.energy[rows], deposits.delay[rows])
-            light[rows], moment[rows] = self._direct(part, work)
-        diffuse, diffuse_moment = self._diffuse(deposits)
-        light += diffuse
-        moment += diffuse_moment
-        photons = light * (self._area * (self._emitted_per_mev / (4.0 * math.pi)))
-        return Illumination(photons, moment / light.clamp_(min=1e-30))
+            light[rows], moment[rows] = self._direct_block(part, work)
+        return light, moment
 
     @property
     def _emitted_per_mev(self) -> float:
@@ -127,12 +141,8 @@ class Optics:
         """Time of the light per path, ns/cm."""
         return self.config.refractive_index / SPEED_OF_LIGHT_CM_PER_NS
 
-    def _direct(self, deposits: Deposits, work: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy-weighted solid angle per area of unscattered light, and its time moment.
-
-        Both (b, N); `work` (3, >= b*D, N) is overwritten, as allocating would cost more than
-        computing.
-        """
+    def _direct_block(self, deposits: Deposits, work: Tensor) -> tuple[Tensor, Tensor]:
+        """`_direct` of b events; `work` (3, >= b*D, N) is overwritten."""
         B, D = deposits.energy.shape
         xyz = deposits.xyz.reshape(B * D, 3)
         square, height, scratch = work[:, : B * D]

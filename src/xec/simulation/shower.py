@@ -10,7 +10,8 @@ import torch
 from scipy.special import gammaincinv
 from torch import Tensor
 
-from xec.simulation.vertex import REFF, Gammas
+from xec.detector.coordinates import REFF
+from xec.simulation.vertex import Gammas
 from xec.units import SPEED_OF_LIGHT_CM_PER_NS
 
 _QUANTILES = 512  # cells of the table of the longitudinal profile
@@ -84,12 +85,12 @@ def _unit_depths(u: Tensor, shape: float) -> Tensor:
     return torch.lerp(table[low], table[low + 1], place - low)
 
 
-def _transverse(direction: Tensor) -> Tensor:
-    """Two unit vectors (B, 2, 3) across `direction` (B, 3), which is never along z here."""
+def _transverse(direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Two unit vectors (B, 3) across `direction` (B, 3), which is never along z here."""
     dx, dy, _ = direction.unbind(-1)
     first = torch.stack([-dy, dx, torch.zeros_like(dx)], dim=-1)
     first = first / first.norm(dim=-1, keepdim=True)
-    return torch.stack([first, torch.linalg.cross(direction, first)], dim=1)
+    return first, torch.linalg.cross(direction, first)
 
 
 def inside_xenon(xyz: Tensor, config: ShowerConfig) -> Tensor:
@@ -109,7 +110,8 @@ def _core(gammas: Gammas, depth: Tensor, normal: Tensor, config: ShowerConfig) -
     """Places (B, D, 3) of deposits at `depth` (B, D), spread by `normal` (B, D, 3)."""
     sigma = config.lateral_max * torch.tanh(config.lateral_slope * depth / config.lateral_max)
     offset = normal * sigma.unsqueeze(-1)  # across, across, along
-    across = torch.einsum("bdk,bkc->bdc", offset[..., :2], _transverse(gammas.direction))
+    first, second = _transverse(gammas.direction)
+    across = offset[..., :1] * first.unsqueeze(1) + offset[..., 1:2] * second.unsqueeze(1)
     along = (depth + 0.5 * offset[..., 2]).unsqueeze(-1) * gammas.direction.unsqueeze(1)
     return gammas.xyz.unsqueeze(1) + across + along
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-REFF = 64.97  # cm, radius of the inner face: w = 0
+from xec.detector.coordinates import REFF
+
 TARGET_SLANT_DEGREES = 15.0
 
 
