@@ -95,8 +95,8 @@ def test_no_message_exceeds_the_limit_and_none_is_needlessly_small(
     parts = list(batch_requests(everything, range(dead), settings))
     assert [e.event for part in parts for e in part.events] == list(range(count))
     assert all(len(part.request) <= limit for part in parts)
-    # One more event would not have fitted, were it not the last part.
-    assert all(len(part.request) + 39_300 > limit for part in parts[:-1])
+    # One more event (39.3 kB) would not have fitted, were it not the last part.
+    assert all(len(part.request) + 39_400 > limit for part in parts[:-1])
 
 
 def test_what_is_too_large_is_refused_by_itself() -> None:

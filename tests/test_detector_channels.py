@@ -22,11 +22,10 @@ from xec.detector.geometry import parametric
 OUTER = OUTER_COARSE_GRID.ravel()
 
 
-def grid_distances(grid: np.ndarray) -> np.ndarray:
-    """Distances between sensors that stand side by side in a grid of ids, cm."""
-    place = parametric().position[grid]
-    steps = [np.diff(place, axis=axis).reshape(-1, 3) for axis in (0, 1)]
-    return np.linalg.norm(np.concatenate(steps), axis=1)
+def grid_distances(grid: np.ndarray, axis: int) -> np.ndarray:
+    """Distances between sensors that follow each other along an axis of a grid of ids, cm."""
+    steps = np.diff(parametric().position[grid], axis=axis)
+    return np.linalg.norm(steps, axis=-1)
 
 
 def test_faces_partition_the_channels() -> None:
@@ -62,22 +61,27 @@ def test_centre_patch_is_twelve_shared_and_eighteen_extra() -> None:
 
 
 def test_outer_neighbours_are_close_only_in_the_right_reading() -> None:
-    right = grid_distances(OUTER.reshape(24, 9))
-    assert 8.5 < right.min()
-    assert right.max() < 12.9
-    wrong = grid_distances(OUTER.reshape(9, 24))
-    assert 40 < wrong.max() < 83.5
-    assert np.median(wrong) > 12.9
+    right = OUTER.reshape(24, 9)
+    assert grid_distances(right, 1).min() == pytest.approx(8.47, abs=0.01)
+    assert grid_distances(right, 1).max() == pytest.approx(12.4)
+    # The two middle strips of the centre patch are closer together than all others.
+    assert grid_distances(right, 0).min() == pytest.approx(6.46, abs=0.01)
+    assert grid_distances(right, 0).max() == pytest.approx(12.93, abs=0.01)
+    wrong = OUTER.reshape(9, 24)
+    assert grid_distances(wrong, 0).min() > 39.9
+    assert grid_distances(wrong, 1).max() == pytest.approx(83.4, abs=0.1)
 
 
 def fine_grid_misplacement(fine: np.ndarray) -> tuple[float, float]:
-    """Largest distance of a cell from its sensor, in units of the sensor's own cells."""
+    """Largest distance of a cell from its sensor, along z and the azimuth.
+
+    In units of the distance between a sensor's centre and its own outermost cell's centre.
+    """
     position = parametric().position
     rows, columns = np.indices(fine.shape)
     z = (rows - 22) * 10.356 / 5
     alpha = -(columns - 35.5) * 5.23 / 3
     is_patch = np.isin(fine, OUTER_PATCH_GRID)
-    # Half a sensor's cells, and how far the patch PMTs stand from an even spacing.
     off_z = np.abs(position[fine, 2] - z) / np.where(is_patch, 10.356 / 5, 2 * 10.356 / 5)
     sensor_alpha = np.degrees(np.arctan2(position[fine, 1], -position[fine, 0]))
     off_alpha = np.abs(sensor_alpha - alpha) / (5.23 / 3)
@@ -88,8 +92,8 @@ def test_fine_grid_lies_where_its_sensors_are() -> None:
     fine = outer_fine_grid()
     assert fine.shape == (45, 72)
     off_z, off_alpha = fine_grid_misplacement(fine)
-    assert off_z <= 1.01
-    assert off_alpha <= 1.01
+    assert off_z <= 1.02
+    assert off_alpha <= 1.02
 
 
 @pytest.mark.parametrize("flip", [np.s_[::-1, :], np.s_[:, ::-1]])

@@ -148,7 +148,7 @@ def survey_lines() -> list[str]:
     for number, ids in enumerate(FACE_IDS.values()):
         code[ids] = number
     return [
-        f"{i} {' '.join(f'{value:.9f}' for value in (*normal, *position))} {code[i]}"
+        f"{i} {' '.join(f'{value:.12f}' for value in (*normal, *position))} {code[i]}"
         for i, (normal, position) in enumerate(zip(geometry.normal, geometry.position, strict=True))
     ]
 

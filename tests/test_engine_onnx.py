@@ -75,16 +75,16 @@ def test_several_threads_per_session_answer_the_same(
         np.testing.assert_allclose(other[name], values, rtol=1e-5, err_msg=name)
 
 
-def test_a_fixed_batch_makes_answers_independent_of_the_others(
+def test_one_event_per_call_makes_answers_independent_of_the_others(
     stub_repository: Path, events: Events
 ) -> None:
-    engine = OnnxEngine(stub_repository, OnnxSettings(sessions=1, fixed_batch=8))
-    alone = engine.infer(tensors_of(events(1)))
-    for seed in range(3):
-        batch = EventBatch.stack([*events(1), *events(6, seed=seed + 5)])
-        together = engine.infer(tensors_of(batch))
+    engine = OnnxEngine(stub_repository, OnnxSettings(sessions=2, largest_batch=1))
+    batch = events(9)
+    together = engine.infer(tensors_of(batch))
+    for row in range(9):
+        alone = engine.infer(tensors_of(batch[row : row + 1]))
         for name, values in alone.items():
-            assert values[0].tobytes() == together[name][0].tobytes(), name
+            assert values[0].tobytes() == together[name][row].tobytes(), name
 
 
 def test_identity_comes_from_the_model(stub_repository: Path, engine: OnnxEngine) -> None:
@@ -122,7 +122,6 @@ def test_wrong_tensors_are_an_engine_error(engine: OnnxEngine, events: Events) -
         {"sessions": -1},
         {"threads_per_session": 0},
         {"largest_batch": 0},
-        {"fixed_batch": 0},
     ],
 )
 def test_impossible_settings(settings: dict[str, int]) -> None:
@@ -133,7 +132,7 @@ def test_impossible_settings(settings: dict[str, int]) -> None:
 def test_buckets_reach_the_largest_batch() -> None:
     assert OnnxSettings(largest_batch=8).buckets == (1, 2, 4, 8)
     assert OnnxSettings(largest_batch=6).buckets == (1, 2, 4, 6)
-    assert OnnxSettings(fixed_batch=3).buckets == (3,)
+    assert OnnxSettings(largest_batch=1).buckets == (1,)
 
 
 # --- models that are refused -------------------------------------------------------------------

@@ -83,10 +83,12 @@ async def running(
     server = Server(engine, own, settings)
     await server.start()
     options = [("grpc.max_receive_message_length", MAX_RESPONSE_BYTES)]
-    async with grpc.aio.insecure_channel(str(server.address), options) as channel:
-        yield Running(server, engine, ReconstructionStub(channel), channel)
+    try:
+        async with grpc.aio.insecure_channel(str(server.address), options) as channel:
+            yield Running(server, engine, ReconstructionStub(channel), channel)
+    finally:
         engine.passes.release(10**6)
-    await server.stop()
+        await server.stop()
 
 
 @pytest.fixture
@@ -486,7 +488,8 @@ async def test_a_cancelled_call_never_reaches_the_engine(service: Running, event
     await waiting(service, 1)
     call.cancel()
     await asyncio.wait([task])
-    await asyncio.sleep(0.05)  # the cancellation travels to the server
+    while not service.server.batcher._queue[0].future.cancelled():
+        await asyncio.sleep(0.001)  # the cancellation travels to the server
     service.engine.passes.release(1000)
     await asyncio.gather(*busy)
     await still_serves(service, events)

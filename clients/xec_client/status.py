@@ -81,7 +81,7 @@ def failure_of(error: Any) -> Failure:
     fields = () if bad is None else bad.field_violations
     return Failure(
         code=error.code(),
-        details=_one_line(error.details() or ""),
+        details=_sentence_of(error.details() or ""),
         reason="" if info is None else info.reason,
         retry_after=None if retry is None else retry.retry_delay.ToTimedelta().total_seconds(),
         violations=tuple(Violation(field.field, field.description) for field in fields),
@@ -90,6 +90,14 @@ def failure_of(error: Any) -> Failure:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split()).removesuffix(".")
+
+
+def _sentence_of(details: str) -> str:
+    """The server's sentence, or the last cause of gRPC's own chain of them."""
+    text = _one_line(details)
+    if text.startswith("failed to connect to all addresses"):
+        return "it cannot be connected to, " + text.rpartition(": ")[2]
+    return text
 
 
 @dataclass(frozen=True, slots=True)

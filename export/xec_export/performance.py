@@ -17,6 +17,7 @@ from xec.detector.geometry import Geometry
 from xec.models.reconstructor import Reconstructor
 from xec.recovery.neighbour_average import neighbour_average
 from xec.recovery.solid_angle import solid_angle_ratio
+from xec.recovery.vertex import conventional_vertex
 from xec.simulation.generator import Generator, SimulatedBatch, SimulationConfig
 from xec_export.events import contract_inputs
 
@@ -104,7 +105,12 @@ def _collect(
     methods: dict[str, Callable[[], Array]] = {
         "this network": lambda: outputs["npho_mean"],
         "neighbour average": lambda: neighbour_average(npho, valid, geometry),
-        "solid angle": lambda: solid_angle_ratio(npho, valid, geometry),
+        "solid angle": lambda: solid_angle_ratio(
+            npho, valid, conventional_vertex(npho, valid, geometry), geometry
+        ),
+        "solid angle, true vertex": lambda: solid_angle_ratio(
+            npho, valid, batch.xyz.double().numpy(), geometry
+        ),
     }
     for name, fill in methods.items():
         found.fills.setdefault(name, []).append(np.asarray(fill())[dead])

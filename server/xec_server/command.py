@@ -56,14 +56,12 @@ def serve(
     no_dead_list: Annotated[
         bool, Option("--no-dead-list", help="Such requests mark by themselves all that is dead.")
     ] = False,
-    batch_size: Annotated[int, Option(help="Events in one engine call.", min=1)] = 4,
+    batch_size: Annotated[
+        int, Option(help="Events in one engine call; 1: reproducible bit for bit.", min=1)
+    ] = 4,
     batch_delay_ms: Annotated[
         float, Option(help="Wait for others while an engine call could start.", min=0)
     ] = 0.0,
-    fixed_batch: Annotated[
-        bool,
-        Option("--fixed-batch", help="Pad every call to the batch size: reproducible answers."),
-    ] = False,
     queue: Annotated[int, Option(help="Events that may wait.", min=1)] = 1024,
     sessions: Annotated[int, Option(help="Engine calls at a time; 0: cores / threads.", min=0)] = 0,
     threads: Annotated[int, Option(help="Threads in one engine call.", min=1)] = 1,
@@ -90,7 +88,6 @@ def serve(
         sessions=sessions,
         threads_per_session=threads,
         largest_batch=batch_size,
-        fixed_batch=batch_size if fixed_batch else None,
     )
     settings = ServerSettings(
         address=Address.parse(listen),

@@ -67,7 +67,7 @@ _PLAIN: Final[tuple[tuple[type[Exception], Reason, str], ...]] = (
 )
 
 
-class Refusal(Exception):  # noqa: N818  (the domain's word)
+class Refusal(Exception):
     """A call that ends with a status other than OK.
 
     Args:

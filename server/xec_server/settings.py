@@ -80,5 +80,5 @@ class ServerSettings:
 def batching_for(engine: OnnxSettings, delay: float, queue: int) -> BatchPolicy:
     """Batches of the size that the engine takes at once, as many side by side as it runs."""
     return BatchPolicy(
-        size=engine.events_per_call, delay=delay, queue=queue, workers=engine.calls_at_once
+        size=engine.largest_batch, delay=delay, queue=queue, workers=engine.calls_at_once
     )

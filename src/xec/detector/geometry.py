@@ -43,10 +43,13 @@ STRIP_STEP: Final = 5.23
 OUTER_Z_PITCH: Final = 10.356
 PATCH_ANGLES: Final = (8.717, 5.23, 1.743, -1.743, -5.23, -8.717)
 PATCH_Z_PITCH: Final = 6.2
-SIDE_RADIUS, SIDE_RADIUS_STEP = 69.53, 6.684
-SIDE_Z, SIDE_Z_STEP = 35.1547, 2.3369
+SIDE_RADIUS: Final = 69.53
+SIDE_RADIUS_STEP: Final = 6.684
+SIDE_Z: Final = 35.1547
+SIDE_Z_STEP: Final = 2.3369
 HEXAGONAL_ANGLE: Final = 62.76
-HEXAGONAL_RADIUS_0, HEXAGONAL_RADIUS_STEP = 68.27, 6.91
+HEXAGONAL_FIRST_ROW: Final = 68.27
+HEXAGONAL_ROW_STEP: Final = 6.91
 HEXAGONAL_Z_PITCH: Final = 6.12
 
 HASH_STEPS: Final = 1e6
@@ -169,7 +172,7 @@ def _place_hexagons(position: Floats, normal: Floats) -> None:
     for ids, side in ((TOP_IDS, 1.0), (BOTTOM_IDS, -1.0)):
         first = 0
         for row, length in enumerate(HEXAGONAL_ROWS):
-            radius = HEXAGONAL_RADIUS_0 + HEXAGONAL_RADIUS_STEP * row
+            radius = HEXAGONAL_FIRST_ROW + HEXAGONAL_ROW_STEP * row
             z = _around(length, HEXAGONAL_Z_PITCH)
             position[ids[first : first + length]] = _cylinder(radius, side * HEXAGONAL_ANGLE, z)
             first += length

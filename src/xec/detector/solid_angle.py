@@ -115,13 +115,13 @@ def fractions(
 
     Args:
         geometry: positions and normals of the sensors.
-        points: (P, 3) cm; the answer for a point that is not finite is not finite.
+        points: (P, 3) cm, or one (3,); a point that is NaN (unknown) sees nothing.
         channels: ids (n,) of the sensors wanted; all by default.
 
     Returns:
         (P, n).
     """
-    points = np.asarray(points, dtype=np.float64)
+    points = np.atleast_2d(np.asarray(points, dtype=np.float64))
     ids = np.arange(N_CHANNELS) if channels is None else np.asarray(channels)
     omega = np.empty((len(points), len(ids)))
     for kind, formula in ((IS_MPPC, mppc), (~IS_MPPC, _photocathode)):
@@ -153,6 +153,13 @@ def _frames(geometry: Geometry, ids: NDArray[np.integer]) -> _Frames:
 
 
 def _local(points: Floats, frames: _Frames) -> tuple[Floats, Floats, Floats]:
-    """Coordinates x, y, height (P, n) of points (P, 3) in the frames of n sensors."""
-    x, y, height = (points @ axis.T - (axis * frames.centre).sum(axis=1) for axis in frames.axes)
+    """Coordinates x, y, height (P, n) of points (P, 3) in the frames of n sensors.
+
+    Written out, as a matrix product's last bits would depend on the number of points.
+    """
+    px, py, pz = points.T[:, :, None]
+    x, y, height = (
+        px * axis[:, 0] + py * axis[:, 1] + pz * axis[:, 2] - (axis * frames.centre).sum(axis=1)
+        for axis in frames.axes
+    )
     return x, y, height

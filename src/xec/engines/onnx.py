@@ -2,7 +2,12 @@
 
 On a CPU small batches in parallel beat one large batch, and one thread per call beats several
 (benchmarks/engine.py). So a session runs with one thread by default and as many calls at once as
-there are cores; larger batches are cut into pieces of `largest_batch`.
+there are cores; larger batches are cut into pieces of `largest_batch`. Nothing is padded: an
+event more costs more than a batch size that is not a power of two.
+
+Answers are reproducible bit for bit, whatever other events there are, with a `largest_batch` of
+1. Padding to one fixed batch would not do: the vector loops of the kernels end in scalar code,
+and so the last bit of an answer can depend on the event's place in its batch.
 """
 
 from __future__ import annotations
@@ -34,7 +39,9 @@ _OUTPUT_NAMES: Final = [tensor.name for tensor in OUTPUTS]
 
 def usable_cores() -> int:
     """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +52,16 @@ class OnnxSettings:
         sessions: calls that run at the same time; 0 means usable cores / `threads_per_session`.
         threads_per_session: threads inside one call.
         largest_batch: events per call; more are cut into several calls.
-        fixed_batch: pad every call to exactly this many events, so that the shape of the
-            computation, and with it each bit of an answer, never depends on the other events.
-            None pads nothing.
     """
 
     sessions: int = 0
     threads_per_session: int = 1
     largest_batch: int = 4
-    fixed_batch: int | None = None
 
     def __post_init__(self) -> None:
         if self.sessions < 0 or self.threads_per_session < 1:
             raise UsageError("The engine needs at least one session with one thread.")
-        if self.largest_batch < 1 or (self.fixed_batch is not None and self.fixed_batch < 1):
+        if self.largest_batch < 1:
             raise UsageError("A batch of the engine holds at least one event.")
 
     @property
@@ -67,15 +70,8 @@ class OnnxSettings:
         return self.sessions or max(1, usable_cores() // self.threads_per_session)
 
     @property
-    def events_per_call(self) -> int:
-        """The largest number of events in one call."""
-        return self.fixed_batch or self.largest_batch
-
-    @property
     def buckets(self) -> tuple[int, ...]:
-        """The batch sizes to warm: powers of two up to the largest, or the fixed one."""
-        if self.fixed_batch is not None:
-            return (self.fixed_batch,)
+        """The batch sizes to warm: powers of two up to the largest, and the largest."""
         powers = (2**k for k in range(self.largest_batch.bit_length()))
         return tuple(sorted({*powers, self.largest_batch}))
 
@@ -87,15 +83,6 @@ def _run(session: ort.InferenceSession, inputs: Tensors) -> Outputs:
 
 def _rows(tensors: Tensors, rows: slice) -> Tensors:
     return {name: values[rows] for name, values in tensors.items()}
-
-
-def _padded(tensors: Tensors, count: int) -> Tensors:
-    """The tensors with their last event repeated until there are `count`."""
-    surplus = count - len(tensors["npho"])
-    return {
-        name: np.concatenate([values, np.repeat(values[-1:], surplus, axis=0)])
-        for name, values in tensors.items()
-    }
 
 
 def _uniform_events(count: int) -> Tensors:
@@ -164,7 +151,7 @@ class OnnxEngine:
         return self._model
 
     def infer(self, inputs: Tensors) -> Outputs:
-        """Run B events; more than `events_per_call` are cut and run side by side.
+        """Run B events; more than `largest_batch` are cut and run side by side.
 
         Args:
             inputs: arrays of the contract's inputs, each (B, width), with B of 1 or more.
@@ -177,7 +164,7 @@ class OnnxEngine:
         """
         if self._closed:
             raise EngineError("The engine is closed.")
-        step = self.settings.events_per_call
+        step = self.settings.largest_batch
         B = len(inputs["npho"])
         if step >= B:
             return self._call(inputs)
@@ -186,18 +173,13 @@ class OnnxEngine:
         return {name: np.concatenate([a[name] for a in answers]) for name in _OUTPUT_NAMES}
 
     def _call(self, inputs: Tensors) -> Outputs:
-        B = len(inputs["npho"])
-        fixed = self.settings.fixed_batch
-        if fixed is not None and fixed > B:
-            inputs = _padded(inputs, fixed)
         session = self._idle.get()
         try:
-            outputs = _run(session, inputs)
+            return _run(session, inputs)
         except ORT_ERRORS as error:
             raise EngineError(f"ONNX Runtime failed: {reason_of(error)}") from error
         finally:
             self._idle.put(session)
-        return {name: values[:B] for name, values in outputs.items()}
 
     def close(self) -> None:
         """Wait for the calls that run and free the sessions."""

@@ -37,7 +37,7 @@ class FaceGroup(nn.Module):
     def _gather(self, x: Tensor) -> Tensor:
         """Per-sensor values (B, F, 4760) to the faces' grids, (G * B, F, ...)."""
         B, F, _ = x.shape
-        x = x[:, :, self.grids.reshape(-1)].reshape(B, F, *self.grids.shape)
+        x = x.index_select(2, self.grids.reshape(-1)).reshape(B, F, *self.grids.shape)
         return x.movedim(2, 0).flatten(0, 1)
 
     def encode(self, features: Tensor, visible: Tensor | None = None) -> Cells:

@@ -133,7 +133,7 @@ class GridFace(nn.Module):
         x = x.reshape(B, h, w, -1, rows, columns).permute(0, 3, 1, 4, 2, 5)
         x = x.reshape(B, -1, h * rows, w * columns)[:, :, : self.shape[0], : self.shape[1]]
         x = x.flatten(2)
-        return x if self.select is None else x[:, :, self.select]
+        return x if self.select is None else x.index_select(2, self.select)
 
 
 def _stem(features: int, channels: int, patch: tuple[int, int]) -> nn.Conv2d:

@@ -71,7 +71,7 @@ class GraphAttention(nn.Module):
         B, N, C = x.shape
         K = self.neighbour.shape[1]
         source = self.source(x)
-        message = source[:, self.neighbour.reshape(-1)].reshape(B, N, K, C)
+        message = source.index_select(1, self.neighbour.reshape(-1)).reshape(B, N, K, C)
         query = self.target(x).unsqueeze(2) + message + self.edge(self.feature)  # (B, N, K, C)
         query = functional.leaky_relu(query, NEGATIVE_SLOPE).reshape(B, N, K, self.heads, -1)
         score = (query * self.attention).sum(-1)  # (B, N, K, heads)
@@ -84,10 +84,10 @@ class GraphAttention(nn.Module):
         used = self.used.unsqueeze(-1)  # (N, K, 1)
         if visible is not None:
             N, K = self.neighbour.shape
-            seen = visible[:, self.neighbour.reshape(-1)].reshape(-1, N, K) > 0
+            seen = visible.index_select(1, self.neighbour.reshape(-1)).reshape(-1, N, K) > 0
             used = used & seen.unsqueeze(-1)
         score = score.float().masked_fill(~used, torch.finfo(torch.float32).min)
-        return (torch.softmax(score, dim=2) * used).to(score.dtype)
+        return torch.softmax(score, dim=2) * used
 
 
 class HexBlock(nn.Module):

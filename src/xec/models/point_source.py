@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xec.detector.channels import IS_MPPC
@@ -27,29 +29,27 @@ class PointSource(nn.Module):
 
     def __init__(self, geometry: Geometry) -> None:
         super().__init__()
-        position = torch.tensor(geometry.position, dtype=torch.float64)
-        normal = torch.tensor(geometry.normal, dtype=torch.float64)
         is_mppc = torch.from_numpy(IS_MPPC.copy())
-        constants = {
-            "position": position.T,  # (3, N) cm
-            "square": position.square().sum(1),  # (N,)
-            "normal": normal.T,  # (3, N)
-            "plane": (position * normal).sum(1),  # (N,)
-            "area": torch.where(is_mppc, MPPC_AREA, PMT_AREA) / (4.0 * math.pi),  # (N,) cm^2
-        }
-        for name, value in constants.items():
-            self.register_buffer(name, value.float().contiguous(), persistent=False)
+        area = torch.where(is_mppc, MPPC_AREA, PMT_AREA) / (4.0 * math.pi)
+        self.register_buffer("position", _columns(geometry.position), persistent=False)  # (3, N)
+        self.register_buffer("normal", _columns(geometry.normal), persistent=False)  # (3, N)
+        self.register_buffer("area", area, persistent=False)  # (N,) cm^2
         self.position: Tensor
-        self.square: Tensor
         self.normal: Tensor
-        self.plane: Tensor
         self.area: Tensor
 
     def forward(self, npho: Tensor, valid: Tensor, xyz: Tensor) -> Tensor:
-        """Counts (B, N), visibility (B, N) and sources (B, 3) in cm to expected counts (B, N)."""
-        height = (xyz @ self.normal - self.plane).clamp(min=0.0)  # (B, N)
-        distance2 = xyz.square().sum(1, keepdim=True) - 2.0 * (xyz @ self.position) + self.square
-        distance2 = distance2.clamp(min=0.0) + SOFTENING**2
-        fraction = self.area * height * distance2.pow(-1.5)
+        """Counts (B, N), visibility (B, N) and sources (B, 3) in cm to expected counts (B, N).
+
+        Differences are taken before squares: expanding |x - p|^2 loses digits near a sensor.
+        """
+        dx, dy, dz = (xyz[:, i : i + 1] - self.position[i] for i in range(3))  # (B, N)
+        height = dx * self.normal[0] + dy * self.normal[1] + dz * self.normal[2]
+        distance2 = dx * dx + dy * dy + dz * dz + SOFTENING**2
+        fraction = self.area * height.clamp(min=0.0) / (distance2 * torch.sqrt(distance2))
         seen = (npho.clamp(min=0.0) * valid).sum(1, keepdim=True)
         return fraction * (seen / ((fraction * valid).sum(1, keepdim=True) + 1e-9))
+
+
+def _columns(vectors: NDArray[np.float64]) -> Tensor:
+    return torch.tensor(vectors.T.copy(), dtype=torch.float32)

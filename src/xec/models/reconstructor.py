@@ -126,8 +126,8 @@ class Reconstructor(nn.Module):
             group.read(c, t, hints)
             for group, c, t in zip(self.groups, cells, tokens, strict=True)
         ]
-        mean = torch.cat([r[0] for r in read], dim=-1)[:, :, self.place]  # (B, MEANS, 4760)
-        log_sigma = torch.cat([r[1] for r in read], dim=-1)[:, :, self.place]
+        mean = torch.cat([r[0] for r in read], dim=-1).index_select(2, self.place)  # (B, MEANS, 4760)
+        log_sigma = torch.cat([r[1] for r in read], dim=-1).index_select(2, self.place)
         root = self._root(readings, hints, mean)
         sensor_time = readings.time_guess + TIME_STEP * mean[:, 1] + readings.zero
         energy, energy_log_sigma, when, when_log_sigma, angle, angle_log_sigma = self._gamma(

@@ -32,6 +32,7 @@ def solid_angle_ratio(
     A ratio of sums, as a mean of ratios would give a dim neighbour's noise the weight of a
     bright one. Neighbours as in `neighbour_average`, whose answer stands where the neighbours
     hold no more than 50 photons, see nothing of the vertex, or the vertex is unknown (NaN).
+    A sensor that looks away from the vertex is given 0, though scattered light does reach it.
 
     Args:
         npho: (B, 4760) photons; what stands where `valid` is False is not read.

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from xec.detector.channels import INNER_GRID, N_MPPC
+from xec.detector.channels import N_MPPC
 from xec.detector.coordinates import REFF, uvw_from_xyz, xyz_from_uvw
 from xec.detector.geometry import INNER_ROW_STEP, INNER_Z_PITCH, Geometry
 
@@ -42,12 +42,12 @@ def conventional_vertex(npho: Floats, valid: BoolArray, geometry: Geometry) -> N
         (B, 3); NaN where no live inner sensor has light.
     """
     inner = slice(0, N_MPPC)
-    light = np.where(valid[:, inner], npho[:, inner], 0.0).clip(min=0.0)
-    uv = uvw_from_xyz(geometry.position[inner])[:, :2]
+    light = np.where(valid[:, inner], npho[:, inner], 0.0).clip(min=0.0).astype(np.float64)
+    u, v, _ = uvw_from_xyz(geometry.position[inner]).T
     square = light * light
     second, third = square.sum(axis=1), (square * light).sum(axis=1)
-    lit = second > 0
-    safe = np.where(lit, second, np.nan)
-    depth = np.sqrt(32 * CELL_AREA / (49 * np.pi) * safe) * safe / third
-    centre = square @ uv / safe[:, None]
-    return np.asarray(xyz_from_uvw(np.column_stack([centre, depth])), dtype=np.float64)
+    second[second == 0] = np.nan
+    # Row by row: a matrix product's last bits would depend on the other events.
+    centre = [(square * place).sum(axis=1) / second for place in (u, v)]
+    depth = np.sqrt(32 * CELL_AREA / (49 * np.pi) * second) * second / third
+    return np.asarray(xyz_from_uvw(np.stack([*centre, depth], axis=1)), dtype=np.float64)
