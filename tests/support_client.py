@@ -125,7 +125,11 @@ class FaultyServicer(pb_grpc.ReconstructionServicer):
 
 
 @contextmanager
-def serving(servicer: FaultyServicer, address: str = "127.0.0.1:0") -> Iterator[str]:
+def serving(
+    servicer: FaultyServicer,
+    address: str = "127.0.0.1:0",
+    credentials: grpc.ServerCredentials | None = None,
+) -> Iterator[str]:
     """The address of a server that runs `servicer`, healthy from the start."""
     options = (("grpc.max_receive_message_length", MAX_REQUEST_BYTES), ("grpc.so_reuseport", 0))
     server = grpc.server(ThreadPoolExecutor(8), options=options)
@@ -133,7 +137,10 @@ def serving(servicer: FaultyServicer, address: str = "127.0.0.1:0") -> Iterator[
     checks = health.HealthServicer()
     checks.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    port = server.add_insecure_port(address)
+    if credentials is None:
+        port = server.add_insecure_port(address)
+    else:
+        port = server.add_secure_port(address, credentials)
     server.start()
     try:
         yield f"127.0.0.1:{port}"

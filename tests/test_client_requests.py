@@ -99,6 +99,15 @@ def test_no_message_exceeds_the_limit_and_none_is_needlessly_small(
     assert all(len(part.request) + 39_400 > limit for part in parts[:-1])
 
 
+def test_the_dead_list_takes_room_in_every_part() -> None:
+    # With 4000 dead sensors, two events exceed a limit that they would keep without them.
+    settings = replace(SETTINGS, max_request_bytes=83_000)
+    everything = [blank(number) for number in range(6)]
+    listed = list(batch_requests(everything, range(4000), settings))
+    assert [len(part.events) for part in listed] == [1] * 6
+    assert [len(part.events) for part in batch_requests(everything, (), settings)] == [2] * 3
+
+
 def test_what_is_too_large_is_refused_by_itself() -> None:
     settings = replace(SETTINGS, max_request_bytes=39_000)
     with pytest.raises(MessageTooLarge, match=r"Event 4 of run 7 takes \d+ bytes .* daq7:50051"):

@@ -9,10 +9,11 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 from support_client import failing, retry_info
-from xec_client.errors import DeadlineExceeded, Overloaded, RequestRefused, Unavailable
+from xec_client.errors import ClientError, DeadlineExceeded, Overloaded, RequestRefused, Unavailable
 from xec_client.exchange import Exchange, Pause, Send, Steps
 from xec_client.retry import DEFAULT_RETRY, NO_RETRY, RetryPolicy
 from xec_client.settings import Settings
@@ -229,3 +230,34 @@ def test_there_is_no_call_without_a_deadline(timeout: float) -> None:
     with pytest.raises(UsageError):
         paper.perform(paper.exchange().model(timeout))
     assert not paper.sent
+
+
+SERVING = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+STARTING = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)
+
+
+def test_readiness_is_asked_for_until_it_comes() -> None:
+    paper = Paper([AWAY, AWAY, failing(Code.DEADLINE_EXCEEDED), STARTING, SERVING])
+    paper.perform(paper.exchange().wait_ready(5.0))
+    assert len(paper.sent) == 5
+
+
+@pytest.mark.parametrize("outcome", [AWAY, STARTING], ids=["away", "starting"])
+@given(timeout=st.floats(0.01, 4), call_seconds=st.floats(0, 3))
+def test_readiness_is_waited_for_no_longer_than_allowed(
+    outcome: Any, timeout: float, call_seconds: float
+) -> None:
+    paper = Paper([outcome], call_seconds=call_seconds)
+    with pytest.raises(Unavailable, match="not ready within"):
+        paper.perform(paper.exchange().wait_ready(timeout))
+    assert timeout - 1e-9 <= paper.time - 1000.0 <= timeout + 1e-9
+    assert all(send.timeout <= 1.0 for send in paper.sent)
+
+
+@pytest.mark.parametrize("code", [Code.UNIMPLEMENTED, Code.NOT_FOUND, Code.UNAUTHENTICATED])
+def test_what_will_never_be_ready_is_not_waited_for(code: grpc.StatusCode) -> None:
+    paper = Paper([failing(code)])
+    with pytest.raises(ClientError) as raised:
+        paper.perform(paper.exchange().wait_ready(5.0))
+    assert raised.value.code == code.name
+    assert len(paper.sent) == 1

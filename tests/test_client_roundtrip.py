@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from support_client import (
 )
 from xec_client import Client, RetryPolicy, errors
 from xec_client.exchange import METHODS
+from xec_client.retry import DEFAULT_RETRY
 from xec_client.settings import CHANNEL_OPTIONS
 
 from xec.detector.channels import N_CHANNELS
@@ -199,7 +202,7 @@ def test_too_large_is_refused_before_it_is_sent(
 def test_nobody_listens(ask: Ask, server: str, servicer: FaultyServicer, event: Event) -> None:
     with serving(FaultyServicer()) as gone:
         pass
-    with pytest.raises(errors.Unavailable, match=gone):
+    with pytest.raises(errors.Unavailable, match=f"{gone} .*Connection refused"):
         ask(gone, "reconstruct", event, retry=QUICK)
     with pytest.raises(errors.Unavailable, match="not ready within"):
         ask(gone, "wait_ready", 0.3)
@@ -208,13 +211,12 @@ def test_nobody_listens(ask: Ask, server: str, servicer: FaultyServicer, event: 
 
 
 def test_a_server_that_comes_back_is_found_again(servicer: FaultyServicer, event: Event) -> None:
-    patient = RetryPolicy(attempts=30, first_wait=0.1, longest_wait=0.2)
     with serving(servicer) as address:
-        client = Client(address, retry=patient, timeout=20.0)
+        client = Client(address)
         client.reconstruct(event)
     with client:
         with pytest.raises(errors.Unavailable):
-            client.reconstruct(event, timeout=0.15)
+            client.reconstruct(event)
         with serving(servicer, address):
             assert client.reconstruct(event).event == event.event
     assert len(servicer.requests) == 2
@@ -225,6 +227,33 @@ def test_the_model(ask: Ask, server: str) -> None:
     assert description.contract_version == "1"
     assert description.provenance.model_name == "fake"
     assert description.dead_channels == 0
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
+    """A key and a certificate for 127.0.0.1 that signs itself."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    return key.read_bytes(), certificate.read_bytes()
+
+
+def test_encrypted(ask: Ask, certificate: tuple[bytes, bytes], event: Event) -> None:
+    servicer = FaultyServicer()
+    with serving(servicer, credentials=grpc.ssl_server_credentials([certificate])) as address:
+        trusting = grpc.ssl_channel_credentials(certificate[1])
+        assert ask(address, "reconstruct", event, tls=trusting).event == event.event
+        # Whoever does not trust the certificate, or speaks in clear, gets nowhere.
+        for tls in (grpc.ssl_channel_credentials(), None):
+            with pytest.raises(errors.Unavailable):
+                ask(address, "reconstruct", event, tls=tls, retry=QUICK, timeout=3.0)
+    assert len(servicer.requests) == 1
 
 
 def test_threads_share_a_client(server: str, events: Callable[..., EventBatch]) -> None:
@@ -254,6 +283,8 @@ def test_the_channel_is_set_up_as_promised() -> None:
     assert options["grpc.keepalive_time_ms"] == 30_000
     assert options["grpc.keepalive_timeout_ms"] == 10_000
     assert options["grpc.max_reconnect_backoff_ms"] <= 5_000
+    # Were it longer than the pauses of the retries, these would find the same broken connection.
+    assert options["grpc.initial_reconnect_backoff_ms"] <= 1000 * DEFAULT_RETRY.first_wait
 
 
 def test_the_paths_are_those_of_the_schema() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist, pdist
@@ -74,7 +76,7 @@ def test_outer_sensors_are_drawn_at_their_z() -> None:
 
 def test_faces_stand_in_their_order_with_one_gap() -> None:
     extents = [unfolded().extent(face) for face in (Face.DS, Face.INNER, Face.US, Face.OUTER)]
-    for (_, right, *_), (left, *_) in zip(extents[:-1], extents[1:], strict=True):
+    for (_, right, *_), (left, *_) in pairwise(extents):
         assert left - right == pytest.approx(GAP)
     _, _, bottom, top = unfolded().extent(Face.INNER)
     assert unfolded().extent(Face.TOP)[2] - top == pytest.approx(GAP)

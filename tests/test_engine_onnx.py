@@ -420,3 +420,16 @@ def test_the_manifest_may_say_more(tmp_path: Path, save_model: Any, stub_model: 
     path = save_model(stub_model(), tmp_path).with_name("manifest.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "card": "x"}))
     assert OnnxEngine(tmp_path, TWO).model.version == "stub-1"
+
+
+def test_the_shipped_model_loads_and_is_reproducible(events: Events) -> None:
+    repository = Path(__file__).parents[1] / "model_repository"
+    stored = read_model(repository)
+    assert len(stored.content) <= 10_000_000
+    engine = OnnxEngine(repository, OnnxSettings(sessions=1, largest_batch=1))
+    inputs = tensors_of(events(3))
+    backwards = {name: np.ascontiguousarray(values[::-1]) for name, values in inputs.items()}
+    ahead, back = engine.infer(inputs), engine.infer(backwards)
+    for name, values in ahead.items():
+        assert np.isfinite(values).all(), name
+        assert values.tobytes() == back[name][::-1].tobytes(), name

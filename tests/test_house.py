@@ -183,9 +183,7 @@ def test_readme_begins_with_the_two_commands() -> None:
 
 
 def test_an_invented_command_would_be_seen() -> None:
-    text = (
-        "```sh\nmake dmeo && xec display e.root --colour red \\\n  --out e.png | xec revive\n```\n"
-    )
+    text = "```sh\nmake dmeo && xec display e.root --hue 3 \\\n  --out e.png | xec revive\n```\n"
     commands = documented_commands(text)
     assert [unknown(words) for words in commands] == [["dmeo"], ["--hue"], ["revive"]]
 

@@ -308,17 +308,17 @@ def test_a_failure_does_not_wait_for_the_other_batches(
 ) -> None:
     hanging, release, finished = threading.Event(), threading.Event(), threading.Event()
 
-    def hang(_: Any) -> None:
-        hanging.set()
-        release.wait(30)
-        finished.set()
-
-    def fail_beside(_: Any) -> Any:
-        assert hanging.wait(30)
-        return pb.ReconstructBatchResponse()
+    def fail_or_hang(request: Any) -> Any:
+        if request.events[0].event == 0:
+            assert hanging.wait(30)
+        else:
+            hanging.set()
+            release.wait(30)
+            finished.set()
+        return pb.ReconstructBatchResponse()  # answers nothing: a defect
 
     servicer = FaultyServicer()
-    servicer.script = [_stub_description, fail_beside, hang]
+    servicer.script = [_stub_description, fail_or_hang, fail_or_hang]
     with serving(servicer) as address:
         outcome = run(
             source,

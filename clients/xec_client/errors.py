@@ -17,8 +17,6 @@
 Each message is one sentence: what, which server, what to do.
 """
 
-# ruff: noqa: N818  (the names say what happened; gRPC's users know them)
-
 from __future__ import annotations
 
 from xec.errors import ConditionsError, InvalidEvent, ServiceError, Violation

@@ -111,23 +111,11 @@ class Exchange:
     def wait_ready(self, timeout: float) -> Steps[None]:
         """Ask for the server's health until it serves, or time is up."""
         deadline = self.now() + require_timeout(timeout)
-        request: bytes = health_pb2.HealthCheckRequest(service=SERVICE).SerializeToString()
-        state, attempt = "no answer", 0
+        state = ""
         while (remaining := deadline - self.now()) > 0:
-            attempt += 1
-            try:
-                send = Send(HEALTH_CHECK, request, min(remaining, READY_CHECK_SECONDS))
-                answer = yield send
-            except grpc.RpcError as error:
-                failure = failure_of(error)
-                if failure.code not in _NOT_YET:
-                    tried = Attempted(self.settings.server, attempt, timeout)
-                    raise error_of(failure, tried) from error
-                state = failure.details
-            else:
-                if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                    return
-                state = "it answers that it is not serving"
+            state = yield from self._what_is_missing(min(remaining, READY_CHECK_SECONDS))
+            if not state:
+                return
             yield Pause(min(READY_PAUSE_SECONDS, max(deadline - self.now(), 0.0)))
         raise Unavailable(
             f"The server at {self.settings.server} was not ready within {timeout:g} s, check that "
@@ -135,6 +123,19 @@ class Exchange:
             server=self.settings.server,
             code=grpc.StatusCode.UNAVAILABLE.name,
         )
+
+    def _what_is_missing(self, timeout: float) -> Steps[str]:
+        """Why the server cannot be asked yet; empty when it can."""
+        request: bytes = health_pb2.HealthCheckRequest(service=SERVICE).SerializeToString()
+        try:
+            answer = yield Send(HEALTH_CHECK, request, timeout)
+        except grpc.RpcError as error:
+            failure = failure_of(error)
+            if failure.code not in _NOT_YET:
+                raise error_of(failure, Attempted(self.settings.server, 1, timeout)) from error
+            return failure.details
+        serving = answer.status == health_pb2.HealthCheckResponse.SERVING
+        return "" if serving else "it answers that it is not serving"
 
     def _call(self, method: Method, request: bytes, timeout: float | None) -> Steps[Any]:
         """One request with its retries, all within one deadline."""

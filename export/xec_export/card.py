@@ -23,9 +23,11 @@ def model_card(
     training = checkpoint.training
     parts = [
         f"# Model `{MODEL_NAME}`, version {version}\n",
-        "Fills dead sensors of the liquid-xenon detector and measures the gamma, each with an "
-        "uncertainty.\n**Trained and judged on simulated events only: every figure below is "
-        "synthetic.**\n",
+        (
+            "Fills dead sensors of the liquid-xenon detector and measures the gamma, each with an "
+            "uncertainty.\n**Trained and judged on simulated events only: every figure below is "
+            "synthetic.**\n"
+        ),
         "## Identity\n",
         _table(
             ("", ""),
@@ -40,9 +42,11 @@ def model_card(
         ),
         "## Training\n",
         f"`{training_command(checkpoint)}`\n",
-        f"{training.get('events', 0):,} simulated events in {training.get('steps', 0):,} steps, "
-        f"{training.get('seconds', 0) / 60:.0f} minutes on {training.get('device', '?')}. "
-        f"Sigmas scaled on {training.get('calibration_events', 0):,} further events.\n",
+        (
+            f"{training.get('events', 0):,} simulated events in {training.get('steps', 0):,} steps, "
+            f"{training.get('seconds', 0) / 60:.0f} minutes on {training.get('device', '?')}. "
+            f"Sigmas scaled on {training.get('calibration_events', 0):,} further events.\n"
+        ),
         *_filling_section(performance),
         *_resolution_section(performance),
         "## Settings\n",
@@ -78,14 +82,16 @@ def _filling_section(performance: Performance) -> list[str]:
         )
         for f in performance.filling
     ]
-    head = ("method", "MAE", "RMSE", "bias", "68 %", "95 %")
-    head += (f"relative (≥ {BRIGHT:.0f} photons)", "RMSE / noise", "not filled")
+    bright = f"relative (≥ {BRIGHT:.0f} photons)"
+    head = ("method", "MAE", "RMSE", "bias", "68 %", "95 %", bright, "RMSE / noise", "not filled")
     return [
         "## Dead sensors\n",
-        f"{performance.events:,} fresh signal events (52.8 MeV), {performance.dead:,} dead "
-        "sensors, single and clustered. Errors against the expected light, in photons; a "
-        f"reading's own noise is {performance.noise_rmse:.2f} photons RMS. Pull of the true "
-        f"reading, half of its central 68 %: {performance.reading_pull68:.2f}.\n",
+        (
+            f"{performance.events:,} fresh signal events (52.8 MeV), {performance.dead:,} dead "
+            "sensors, single and clustered. Errors against the expected light, in photons; a "
+            f"reading's own noise is {performance.noise_rmse:.2f} photons RMS. Pull of the true "
+            f"reading, half of its central 68 %: {performance.reading_pull68:.2f}.\n"
+        ),
         _table(head, rows),
     ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
 from typing import Final
 
 import onnx
@@ -12,6 +11,7 @@ import torch
 
 from xec import __version__
 from xec.contract import CONTRACT_VERSION, INPUTS, MODEL_NAME, OUTPUTS
+from xec.errors import ModelError
 from xec.models.checkpoint import Checkpoint
 from xec.models.reconstructor import Reconstructor
 from xec_export.view import ExportView, example_inputs
@@ -50,7 +50,7 @@ def to_onnx(model: Reconstructor, checkpoint: Checkpoint, version: str) -> onnx.
     return proto
 
 
-def metadata(checkpoint: Checkpoint, version: str) -> Mapping[str, str]:
+def metadata(checkpoint: Checkpoint, version: str) -> dict[str, str]:
     """Provenance and calibration, as strings."""
     return {
         "contract_version": CONTRACT_VERSION,
@@ -67,12 +67,14 @@ def metadata(checkpoint: Checkpoint, version: str) -> Mapping[str, str]:
 def _strip_traces(proto: onnx.ModelProto) -> None:
     """Remove the exporter's notes: they hold source paths of the exporting machine."""
     proto.doc_string = ""
-    graphs = [proto.graph, *(function for function in proto.functions)]
-    for graph in graphs:
-        graph.doc_string = ""
-        for node in graph.node:
-            node.doc_string = ""
-            del node.metadata_props[:]
-        for value in getattr(graph, "value_info", []):
-            del value.metadata_props[:]
-        del graph.metadata_props[:]
+    proto.graph.doc_string = ""
+    del proto.graph.metadata_props[:]
+    for node in proto.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    values = (proto.graph.value_info, proto.graph.input, proto.graph.output)
+    for value in (value for group in values for value in group):
+        value.doc_string = ""
+        del value.metadata_props[:]
+    if proto.functions:
+        raise ModelError("The exported graph holds local functions; it should be flat.")

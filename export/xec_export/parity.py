@@ -27,9 +27,7 @@ class Difference:
     relative: float
 
 
-def relative_difference(
-    value: NDArray[np.float32], reference: NDArray[np.float32]
-) -> float:
+def relative_difference(value: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
     """Largest |a - b| / (|b| + rms of b); infinite where a value is not finite."""
     scale = np.abs(reference) + np.sqrt(np.mean(np.square(reference, dtype=np.float64)))
     difference = np.abs(value.astype(np.float64) - reference) / (scale + 1e-12)

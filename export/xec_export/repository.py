@@ -62,9 +62,7 @@ def write_model(repository: Path, version: str, onnx_bytes: bytes, card: str) ->
     _write(model / CARD, card.encode())
     manifest = {
         "contract_version": CONTRACT_VERSION,
-        "files": {
-            MODEL_FILE: {"sha256": sha256_of_bytes(onnx_bytes), "bytes": len(onnx_bytes)}
-        },
+        "files": {MODEL_FILE: {"sha256": sha256_of_bytes(onnx_bytes), "bytes": len(onnx_bytes)}},
     }
     _write(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
     return folder

@@ -45,7 +45,9 @@ def filled_npho(event: Event, recovered: Recovered) -> FloatArray:
     return filled
 
 
-def _gamma(outputs: Outputs, row: int, interval_scale: Mapping[str, float]) -> dict[str, GammaEstimate]:
+def _gamma(
+    outputs: Outputs, row: int, interval_scale: Mapping[str, float]
+) -> dict[str, GammaEstimate]:
     estimates = {}
     for estimate in GAMMA_ESTIMATES:
         mean = outputs[estimate.mean_name][row]

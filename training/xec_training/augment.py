@@ -41,7 +41,7 @@ def _signed(value: Tensor, *signs: float) -> Tensor:
 
 
 def flip_z(batch: SimulatedBatch, permutation: Tensor) -> SimulatedBatch:
-    """z -> -z: u changes sign, theta becomes 180 - theta."""
+    """Z -> -z: u changes sign, theta becomes 180 - theta."""
     theta, phi = batch.angle.unbind(1)
     return replace(
         batch,
@@ -55,7 +55,7 @@ def flip_z(batch: SimulatedBatch, permutation: Tensor) -> SimulatedBatch:
 
 
 def flip_y(batch: SimulatedBatch, permutation: Tensor) -> SimulatedBatch:
-    """y -> -y: v and phi change sign."""
+    """Y -> -y: v and phi change sign."""
     return replace(
         batch,
         **_permuted(batch, permutation),

@@ -1,7 +1,7 @@
 """Scale of every sigma and half width of the 68 % intervals, from held-out events.
 
-Sigma: s^2 = mean((y - mu)^2 / sigma^2) per task, robust against the few events far out by taking
-the 68.27 % quantile of |pull| instead of the mean square where tails would dominate.
+Sigma: after s^2 = mean((y - mu)^2 / sigma^2) per task (METHODS, "Uncertainty", 2), but with the
+68.27 % quantile of |y - mu| / sigma for s, which a few events far out do not move.
 Interval: split-conformal quantile of |y - mu| / sigma (Angelopoulos & Bates, arXiv:2107.07511).
 """
 
@@ -61,9 +61,7 @@ def _batches(
             yield f"{name}_sigma", (error / outputs[f"{name}_sigma"])[where].abs().unsqueeze(1)
 
 
-def calibrate(
-    model: Reconstructor, source: Generator, events: int, seed: int
-) -> dict[str, float]:
+def calibrate(model: Reconstructor, source: Generator, events: int, seed: int) -> dict[str, float]:
     """Set the model's sigma scales from fresh events; returns the interval factors.
 
     Half of the events set the scales, the other half the intervals: split-conformal coverage
@@ -75,8 +73,7 @@ def calibrate(
         scales[name].mul_(factor.to(scales[name]))
     fresh = pulls(model, source, events - events // 2, seed + 1)
     return {
-        e.name: conformal_quantile(fresh[e.sigma_name].flatten(), COVERAGE)
-        for e in GAMMA_ESTIMATES
+        e.name: conformal_quantile(fresh[e.sigma_name].flatten(), COVERAGE) for e in GAMMA_ESTIMATES
     }
 
 

@@ -24,6 +24,6 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
         count: Tensor | int,
     ) -> None:
         rate = 1.0 - warmed_decay(decay, int(count))
-        torch._foreach_lerp_(average, live, rate)  # noqa: SLF001
+        torch._foreach_lerp_(average, live, rate)
 
-    return AveragedModel(model, multi_avg_fn=update)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=update)

@@ -161,7 +161,5 @@ class Trainer:
             "seconds": round(progress.seconds),
             "device": str(self.device),
         }
-        checkpoint = Checkpoint(
-            self.model_config, self.config.preset, self.geometry.hash, training
-        )
+        checkpoint = Checkpoint(self.model_config, self.config.preset, self.geometry.hash, training)
         save_checkpoint(self.out, self.averaged_model, checkpoint)

@@ -1,9 +1,10 @@
 """The training's objective: every task's faithful loss, weighted and added up.
 
 On simulated events the means learn the expected light, which has the same expectation as the
-reading but none of its noise; the spreads learn the reading (METHODS, "Uncertainty"). Sensors that the network itself expects to be bright count more,
-in proportion to their root count: half way from relative to absolute errors. The weight comes
-from the prediction, not the target, which would bias the mean.
+reading but none of its noise; the spreads learn the reading (METHODS, "Uncertainty"). Sensors
+that the network itself expects to be bright count more, in proportion to their root count: half
+way from relative to absolute errors. The weight comes from the prediction, not from the target,
+which would bias the mean.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from torch import Tensor
 
 from xec.models.frontend import root_of_npho
 from xec.models.reconstructor import Prediction
+from xec.simulation.generator import SimulatedBatch
 from xec_training.config import LossWeights
 from xec_training.losses import faithful, spread_likelihood, squared_error
 from xec_training.masking import Masked
-from xec.simulation.generator import SimulatedBatch
 
 TIME_LIGHT: Final = 1000.0  # photons at which a sensor's time has full weight
 BRIGHT_ROOT: Final = 4.0  # root count (30 photons) above which a sensor counts more

@@ -151,7 +151,7 @@ def _draw_reconstructed(
     axes = _draw_sensors(
         figure, 1, values, shown, scale, heading="reconstructed", hidden=colours.DEAD
     )
-    panel.frame_sensors(axes, recovered, colours.DEAD, 0.55)
+    panel.frame_sensors(axes, recovered, colours.DEAD, 0.45)
     handles: list[Artist] = [_swatch("none", f"recovered ({recovered.sum()})")]
     if not shown.all():
         handles.append(_swatch(colours.DEAD, f"not recovered ({(~shown).sum()})"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from xec.models.precision import at_least_float32
+
 
 class SelfAttention(nn.Module):
     """Multi-head scaled dot-product self-attention (Vaswani et al., arXiv:1706.03762, eq. 1)."""
@@ -22,7 +24,7 @@ class SelfAttention(nn.Module):
         B, T, D = x.shape
         q, k, v = self.qkv(x).reshape(B, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         score = q @ k.transpose(-2, -1) * (D // self.heads) ** -0.5  # (B, heads, T, T)
-        weight = torch.softmax(score.float(), dim=-1).to(v.dtype)
+        weight = torch.softmax(at_least_float32(score), dim=-1).to(v.dtype)
         return self.out((weight @ v).transpose(1, 2).reshape(B, T, D))  # type: ignore[no-any-return]
 
 
@@ -50,7 +52,9 @@ class AttentionPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map cells (B, N, C) to a token (B, D)."""
         y = self.norm(x)
-        weight = torch.softmax(self.score(y).float(), dim=1).to(y.dtype).transpose(1, 2)  # (B,K,N)
+        weight = (
+            torch.softmax(at_least_float32(self.score(y)), dim=1).to(y.dtype).transpose(1, 2)
+        )  # (B,K,N)
         content = (weight @ y).flatten(1)  # (B, K C)
         place = (weight @ self.position).flatten(1)  # (B, 2 K)
         return self.token(torch.cat([content, place, y.mean(1)], dim=1))  # type: ignore[no-any-return]

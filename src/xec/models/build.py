@@ -127,10 +127,8 @@ def config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
         ModelError: when the values are not those of a `ModelConfig`.
     """
     try:
-        rooms = {name: _grid_from_dict(values[name]) for name in ("inner", "outer", "side")}
-        graph = GraphSize(**values["hexagonal"])
-        rest = {k: v for k, v in values.items() if k not in {*rooms, "hexagonal"}}
-        return ModelConfig(**rooms, hexagonal=graph, **rest)
+        grids = {name: _grid_from_dict(values[name]) for name in ("inner", "outer", "side")}
+        return ModelConfig(**{**values, **grids, "hexagonal": GraphSize(**values["hexagonal"])})
     except (KeyError, TypeError) as error:
         raise ModelError(f"The network's configuration cannot be read: {error}.") from error
 
@@ -170,9 +168,7 @@ def _inner(config: ModelConfig) -> FaceGroup:
 def _outer(config: ModelConfig) -> FaceGroup:
     fine = outer_fine_grid()
     select = torch.from_numpy(_central_cells(fine))
-    network = GridFace(
-        fine.shape, config.outer, FEATURES, config.width, config.drop_path, select
-    )
+    network = GridFace(fine.shape, config.outer, FEATURES, config.width, config.drop_path, select)
     return FaceGroup(network, (Face.OUTER,), _ids(fine), _ids(FACE_IDS[Face.OUTER]))
 
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xec.models.precision import at_least_float32
+
 
 class GlobalResponseNorm(nn.Module):
     """Global response normalisation over the cells of one sample (arXiv:2301.00808, eq. 1-3).
@@ -26,7 +28,9 @@ class GlobalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C) to the same shape."""
-        norm = torch.linalg.vector_norm(x.float(), dim=(1, 2), keepdim=True)  # (B, 1, 1, C)
+        norm = torch.linalg.vector_norm(
+            at_least_float32(x), dim=(1, 2), keepdim=True
+        )  # (B, 1, 1, C)
         relative = norm / (norm.mean(dim=-1, keepdim=True) + 1e-6)
         return torch.addcmul(self.beta, x, 1.0 + self.gamma * relative.to(x.dtype))
 
@@ -70,7 +74,8 @@ class ConvNeXtBlock(nn.Module):
         y = _masked(self.depthwise(x), visible).permute(0, 2, 3, 1)  # (B, H, W, C)
         y = functional.gelu(self.expand(self.norm(y)))  # (B, H, W, 4C)
         y = _masked(self.project(self.grn(_masked(y, cells))), cells)
-        return x + self.drop_path(y.permute(0, 3, 1, 2))
+        branch: Tensor = self.drop_path(y.permute(0, 3, 1, 2))
+        return x + branch
 
 
 class Downsample(nn.Module):

@@ -80,7 +80,9 @@ class GridFace(nn.Module):
         self.fine = nn.ModuleList(ConvNeXtBlock(fine, r) for r in rates[: size.blocks[0]])
         self.down = Downsample(fine, coarse)
         self.coarse = nn.ModuleList(ConvNeXtBlock(coarse, r) for r in rates[size.blocks[0] :])
-        self.pool = AttentionPool(coarse, size.queries, width, cell_positions(-(-h // 2), -(-w // 2)))
+        self.pool = AttentionPool(
+            coarse, size.queries, width, cell_positions(-(-h // 2), -(-w // 2))
+        )
         self.up = Upsample(coarse, fine)
         self.context = nn.Linear(width, fine)
         self.head = SensorHead(fine, size.patch[0] * size.patch[1], HINTS)

@@ -83,7 +83,10 @@ class NeighbourMean(nn.Module):
         inner = x[:, :N_MPPC].reshape(B, 1, *INNER_GRID.shape)
         inner = functional.conv2d(inner, self.kernel, padding=INNER_REACH).reshape(B, N_MPPC)
         buffers = dict(self.named_buffers())
-        pmt = [x.index_select(1, buffers[f"ids_{face}"]) @ buffers[f"weight_{face}"] for face in PMT_FACES]
+        pmt = [
+            x.index_select(1, buffers[f"ids_{face}"]) @ buffers[f"weight_{face}"]
+            for face in PMT_FACES
+        ]
         return torch.cat([inner, torch.cat(pmt, dim=1).index_select(1, self.order)], dim=1)
 
     def forward(self, value: Tensor, weight: Tensor) -> Tensor:
@@ -144,5 +147,3 @@ class FrontEnd(nn.Module):
             dim=1,
         )
         return Readings(features, n, v, t, vt, zero, root_guess, time_guess)
-
-

@@ -29,14 +29,10 @@ class FusionLayer(nn.Module):
 class Fusion(nn.Module):
     """Positions and `layers` encoder layers over the face tokens."""
 
-    def __init__(
-        self, tokens: int, width: int, heads: int, feed_forward: int, layers: int
-    ) -> None:
+    def __init__(self, tokens: int, width: int, heads: int, feed_forward: int, layers: int) -> None:
         super().__init__()
         self.positions = LearnablePositions(tokens, width)
-        self.layers = nn.ModuleList(
-            FusionLayer(width, heads, feed_forward) for _ in range(layers)
-        )
+        self.layers = nn.ModuleList(FusionLayer(width, heads, feed_forward) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xec.models.precision import at_least_float32
+
 LOG_SIGMA_BOUND: Final = 7.0
 MEANS: Final = 3  # per sensor: root count, time, trust in the point source
 SPREADS: Final = 2  # per sensor: root count, time
@@ -20,7 +22,7 @@ HINTS: Final = 2  # per sensor: the neighbours' mean and the point source
 
 def bounded(raw: Tensor) -> Tensor:
     """Smoothly bounded log sigma, within +-LOG_SIGMA_BOUND, in float32."""
-    return LOG_SIGMA_BOUND * torch.tanh(raw.float() / LOG_SIGMA_BOUND)
+    return LOG_SIGMA_BOUND * torch.tanh(at_least_float32(raw) / LOG_SIGMA_BOUND)
 
 
 class SensorHead(nn.Module):
@@ -52,7 +54,7 @@ class SensorHead(nn.Module):
         x = torch.cat([self.norm(x), hints], dim=-1)
         mean = self.mean(functional.gelu(self.mean_hidden(x)))
         spread = self.spread(functional.gelu(self.spread_hidden(x.detach())))
-        return mean.float(), bounded(spread)
+        return at_least_float32(mean), bounded(spread)
 
 
 class GammaHead(nn.Module):
@@ -72,7 +74,7 @@ class GammaHead(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, features) to means and bounded log sigmas, float32."""
-        return self.mean(x).float(), bounded(self.spread(x.detach()))
+        return at_least_float32(self.mean(x)), bounded(self.spread(x.detach()))
 
 
 def _perceptron(features: int, hidden: int, outputs: int) -> nn.Sequential:

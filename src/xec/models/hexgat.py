@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xec.models.precision import at_least_float32
+
 NEGATIVE_SLOPE = 0.2
 
 
@@ -77,7 +79,8 @@ class GraphAttention(nn.Module):
         score = (query * self.attention).sum(-1)  # (B, N, K, heads)
         weight = self._normalise(score, visible)
         message = message.reshape(B, N, K, self.heads, -1)
-        return (weight.unsqueeze(-1) * message).sum(2).reshape(B, N, C) + self.bias
+        mixed: Tensor = (weight.unsqueeze(-1) * message).sum(2)
+        return mixed.reshape(B, N, C) + self.bias
 
     def _normalise(self, score: Tensor, visible: Tensor | None) -> Tensor:
         """Softmax over the used (and visible) neighbours; all hidden gives zero weights."""
@@ -86,7 +89,8 @@ class GraphAttention(nn.Module):
             N, K = self.neighbour.shape
             seen = visible.index_select(1, self.neighbour.reshape(-1)).reshape(-1, N, K) > 0
             used = used & seen.unsqueeze(-1)
-        score = score.float().masked_fill(~used, torch.finfo(torch.float32).min)
+        score = at_least_float32(score)
+        score = score.masked_fill(~used, torch.finfo(torch.float32).min)
         return torch.softmax(score, dim=2) * used
 
 

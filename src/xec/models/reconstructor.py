@@ -6,7 +6,7 @@ Reads top to bottom: front-end, faces, fusion, dense heads, gamma heads, physica
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from xec.models.frontend import (
 from xec.models.fusion import Fusion
 from xec.models.heads import GammaHead
 from xec.models.point_source import PointSource
+from xec.models.precision import at_least_float32
 
 # What a network output of one means: corrections of order one are easy to learn.
 ROOT_STEP: Final = 4.0
@@ -105,6 +106,10 @@ class Reconstructor(nn.Module):
         self.register_buffer("place", place, persistent=False)  # channel id -> read position
         self.place: Tensor
 
+    @property
+    def _groups(self) -> list[FaceGroup]:
+        return cast("list[FaceGroup]", list(self.groups))
+
     def forward(
         self, npho: Tensor, time: Tensor, npho_valid: Tensor, time_valid: Tensor
     ) -> dict[str, Tensor]:
@@ -117,16 +122,17 @@ class Reconstructor(nn.Module):
     ) -> Prediction:
         """The same in the form that the losses want."""
         readings = self.front_end(npho, time, npho_valid, time_valid)
-        cells = [group.encode(readings.features) for group in self.groups]
-        tokens = self._fuse([group.tokens(c) for group, c in zip(self.groups, cells, strict=True)])
-        summary = torch.cat(tokens, dim=1).flatten(1).float()  # (B, T D)
+        cells = [group.encode(readings.features) for group in self._groups]
+        tokens = self._fuse([group.tokens(c) for group, c in zip(self._groups, cells, strict=True)])
+        summary = at_least_float32(torch.cat(tokens, dim=1).flatten(1))  # (B, T D)
         uvw, uvw_log_sigma, source = self._place(readings, summary)
         hints = self._hints(readings, source)
         read = [
-            group.read(c, t, hints)
-            for group, c, t in zip(self.groups, cells, tokens, strict=True)
+            group.read(c, t, hints) for group, c, t in zip(self._groups, cells, tokens, strict=True)
         ]
-        mean = torch.cat([r[0] for r in read], dim=-1).index_select(2, self.place)  # (B, MEANS, 4760)
+        mean = torch.cat([r[0] for r in read], dim=-1).index_select(
+            2, self.place
+        )  # (B, MEANS, 4760)
         log_sigma = torch.cat([r[1] for r in read], dim=-1).index_select(2, self.place)
         root = self._root(readings, hints, mean)
         sensor_time = readings.time_guess + TIME_STEP * mean[:, 1] + readings.zero

@@ -1,0 +1,202 @@
+"""Events per second of the embedded engine, by batch size and by how the cores are used.
+
+Run: python benchmarks/engine.py [--model model_repository] [--checkpoint FOLDER] [--json FILE]
+
+All layouts are measured in turn, several times over, and the best round of each counts, so that
+whatever else the machine does falls on all of them. CPU time per event depends less on such
+company than events per second. The last column counts outputs whose bits change when the same
+events come in another order: only batches of one event leave them alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from machine import machine
+from rich.console import Console
+from rich.table import Table
+
+from xec.contract import OUTPUTS
+from xec.detector.channels import N_CHANNELS
+from xec.engines.base import Tensors
+from xec.engines.onnx import OnnxEngine, OnnxSettings, usable_cores
+
+Infer = Callable[[Tensors], dict[str, Any]]
+
+TORCH_BATCHES = (4, 16)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the cores are used: calls at a time, threads in each, events in each."""
+
+    sessions: int
+    threads: int
+    batch: int
+
+    def engine(self, repository: Path) -> OnnxEngine:
+        """An engine with this layout."""
+        settings = OnnxSettings(self.sessions, self.threads, self.batch)
+        return OnnxEngine(repository, settings)
+
+
+@dataclass
+class Figure:
+    """The best of several rounds."""
+
+    events_per_second: float = 0.0
+    cpu_ms_per_event: float = float("inf")
+
+    def add(self, infer: Infer, events: Tensors) -> None:
+        """Measure one more round."""
+        count = len(events["npho"])
+        wall, cpu = time.perf_counter(), time.process_time()
+        infer(events)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        self.events_per_second = max(self.events_per_second, count / wall)
+        self.cpu_ms_per_event = min(self.cpu_ms_per_event, 1e3 * cpu / count)
+
+
+def random_events(count: int) -> Tensors:
+    """Counts and times like those of a gamma in size; the speed does not depend on them."""
+    random = np.random.default_rng(1)
+    shape = (count, N_CHANNELS)
+    live = random.random(shape) > 0.02
+    npho = random.exponential(60, shape).astype(np.float32)
+    return {
+        "npho": np.where(live, npho, np.float32(0)),
+        "time": random.normal(0, 5, shape).astype(np.float32),
+        "npho_valid": live.astype(np.uint8),
+        "time_valid": (live & (npho > 100)).astype(np.uint8),
+    }
+
+
+def layouts(cores: int, batches: list[int]) -> list[Layout]:
+    """One thread per call and all cores busy; all cores in one call; one core."""
+    ways = dict.fromkeys([(cores, 1), (1, cores), (1, 1)])
+    return [Layout(*way, batch) for way in ways for batch in batches]
+
+
+def changed_by_order(infer: Infer, events: Tensors) -> int:
+    """Outputs that differ in any bit when the events come in reverse."""
+    ahead = infer(events)
+    back = infer({name: np.ascontiguousarray(values[::-1]) for name, values in events.items()})
+    return sum(
+        ahead[tensor.name].tobytes() != back[tensor.name][::-1].tobytes() for tensor in OUTPUTS
+    )
+
+
+def torch_eager(checkpoint: Path, batch: int, threads: int) -> Infer:
+    """The same network in PyTorch, as it was trained."""
+    import torch  # noqa: PLC0415
+
+    from xec.detector.geometry import parametric  # noqa: PLC0415
+    from xec.models.checkpoint import load_checkpoint  # noqa: PLC0415
+
+    torch.set_num_threads(threads)
+    network, _ = load_checkpoint(checkpoint, parametric())
+
+    @torch.inference_mode()
+    def infer(events: Tensors) -> dict[str, Any]:
+        tensors = [torch.from_numpy(values) for values in events.values()]
+        for start in range(0, len(tensors[0]), batch):
+            network(*(tensor[start : start + batch] for tensor in tensors))
+        return {}
+
+    return infer
+
+
+def measure(subjects: dict[str, Infer], events: Tensors, rounds: int) -> dict[str, Figure]:
+    """The figures of all subjects, measured in turn."""
+    figures = {name: Figure() for name in subjects}
+    for infer in subjects.values():
+        infer(events)
+    for _ in range(rounds):
+        for name, infer in subjects.items():
+            figures[name].add(infer, events)
+    return figures
+
+
+def table_of(rows: list[dict[str, Any]], where: dict[str, str]) -> Table:
+    """The rows for people."""
+    caption = ", ".join(f"{key} {value}" for key, value in where.items())
+    table = Table(title="Embedded engine", caption=caption)
+    columns = "calls at a time", "threads", "batch", "events/s", "CPU ms/event", "order-dependent"
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            str(row["sessions"]),
+            str(row["threads"]),
+            str(row["batch"]),
+            f"{row['events_per_second']:.0f}",
+            f"{row['cpu_ms_per_event']:.2f}",
+            str(row.get("order_dependent", "")),
+        )
+    return table
+
+
+def arguments_of_command() -> argparse.Namespace:
+    """What to measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=Path("model_repository"))
+    parser.add_argument("--checkpoint", type=Path, help="compare with PyTorch, if installed")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 3, 4, 8, 16, 32])
+    parser.add_argument("--events", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    arguments = arguments_of_command()
+    cores = usable_cores()
+    events = random_events(arguments.events)
+    engines = {
+        layout: layout.engine(arguments.model) for layout in layouts(cores, arguments.batches)
+    }
+    eager: dict[int, Infer] = {}
+    if arguments.checkpoint is not None and find_spec("torch"):
+        eager = {size: torch_eager(arguments.checkpoint, size, cores) for size in TORCH_BATCHES}
+    subjects: dict[str, Infer] = {str(layout): engine.infer for layout, engine in engines.items()}
+    subjects |= {f"torch {size}": infer for size, infer in eager.items()}
+
+    figures = measure(subjects, events, arguments.rounds)
+    rows = [
+        {
+            **asdict(layout),
+            **asdict(figures[str(layout)]),
+            "order_dependent": changed_by_order(engine.infer, events),
+        }
+        for layout, engine in engines.items()
+    ]
+    torch_rows = [{"batch": size, **asdict(figures[f"torch {size}"])} for size in eager]
+    model = next(iter(engines.values())).model
+    where = {**machine(), "onnxruntime": onnxruntime.__version__, "model": model.sha256[:12]}
+
+    console = Console()
+    console.print(table_of(rows, where))
+    best = max(row["events_per_second"] for row in rows)
+    for row in torch_rows:
+        console.print(
+            f"PyTorch eager, {cores} threads, batch {row['batch']}: "
+            f"{row['events_per_second']:.0f} events/s; the best engine is "
+            f"{best / row['events_per_second']:.2f} times as fast."
+        )
+    if arguments.json is not None:
+        report = {"machine": where, "engine": rows, "torch_eager": torch_rows}
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

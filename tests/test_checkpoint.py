@@ -1,0 +1,105 @@
+"""Checkpoints: whole, unaltered, of this contract and geometry, or refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from xec.detector.geometry import Geometry, parametric
+from xec.errors import ModelError
+from xec.models.build import build_reconstructor, preset
+from xec.models.checkpoint import (
+    DESCRIPTION,
+    WEIGHTS,
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from xec.models.reconstructor import Reconstructor
+
+
+def describe(**changes: str) -> Checkpoint:
+    checkpoint = Checkpoint(preset("tiny"), "tiny", parametric().hash, {"events": 3}, {"uvw": 1.1})
+    return replace(checkpoint, **changes)
+
+
+@pytest.fixture
+def network() -> Reconstructor:
+    torch.manual_seed(1)
+    return build_reconstructor(preset("tiny"), parametric())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, network: Reconstructor) -> Path:
+    save_checkpoint(tmp_path / "c", network, describe())
+    return tmp_path / "c"
+
+
+def test_weights_and_description_come_back(folder: Path, network: Reconstructor) -> None:
+    loaded, checkpoint = load_checkpoint(folder, parametric())
+    assert checkpoint == describe()
+    assert not loaded.training
+    for name, value in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
+def test_nothing_is_pickled(folder: Path) -> None:
+    assert sorted(p.name for p in folder.iterdir()) == [DESCRIPTION, WEIGHTS]
+    assert int.from_bytes((folder / WEIGHTS).read_bytes()[:8], "little") < 1_000_000
+    json.loads((folder / DESCRIPTION).read_text())
+
+
+def test_altered_weights_are_refused(folder: Path) -> None:
+    content = bytearray((folder / WEIGHTS).read_bytes())
+    content[-1] ^= 1
+    (folder / WEIGHTS).write_bytes(content)
+    with pytest.raises(ModelError, match="altered"):
+        load_checkpoint(folder, parametric())
+
+
+def test_another_geometry_is_refused(folder: Path) -> None:
+    plain = parametric()
+    moved = Geometry(plain.position + np.array([0.0, 0.0, 0.01]), plain.normal)
+    with pytest.raises(ModelError, match="geometry"):
+        load_checkpoint(folder, moved)
+
+
+def test_another_contract_is_refused(tmp_path: Path, network: Reconstructor) -> None:
+    save_checkpoint(tmp_path, network, describe(contract_version="0"))
+    with pytest.raises(ModelError, match="contract 0"):
+        load_checkpoint(tmp_path, parametric())
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, DESCRIPTION])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(ModelError, match=name):
+        load_checkpoint(folder, parametric())
+
+
+def test_a_cut_description_is_named(folder: Path) -> None:
+    text = (folder / DESCRIPTION).read_text()
+    (folder / DESCRIPTION).write_text(text[: len(text) // 2])
+    with pytest.raises(ModelError, match=DESCRIPTION):
+        load_checkpoint(folder, parametric())
+
+
+def test_a_description_without_an_entry_names_it(folder: Path) -> None:
+    values = json.loads((folder / DESCRIPTION).read_text())
+    del values["preset"]
+    (folder / DESCRIPTION).write_text(json.dumps(values))
+    with pytest.raises(ModelError, match="preset"):
+        load_checkpoint(folder, parametric())
+
+
+def test_weights_of_another_network_are_refused(folder: Path) -> None:
+    values = json.loads((folder / DESCRIPTION).read_text())
+    values["config"]["width"] = 32
+    (folder / DESCRIPTION).write_text(json.dumps(values))
+    with pytest.raises(ModelError, match="does not fit"):
+        load_checkpoint(folder, parametric())

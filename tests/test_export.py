@@ -1,0 +1,180 @@
+"""Export: the ONNX graph says what PyTorch says, carries its provenance, and is one plain file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from xec.contract import INPUTS, MODEL_NAME, OUTPUTS
+from xec.detector.geometry import parametric
+from xec.errors import ModelError
+from xec.lineage import sha256_of_file
+from xec.models.build import build_reconstructor, preset
+from xec.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from xec.models.reconstructor import Reconstructor
+from xec.simulation.generator import Generator, SimulationConfig
+from xec_export import session
+from xec_export.events import contract_inputs
+from xec_export.onnx import to_onnx
+from xec_export.parity import Difference, compare, relative_difference, require_parity
+from xec_export.repository import config_pbtxt
+
+DESCRIPTION = Checkpoint(
+    preset("tiny"), "tiny", parametric().hash, {"events": 5, "seed": 1}, {"energy": 1.25}
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> Reconstructor:
+    torch.manual_seed(4)
+    model = build_reconstructor(preset("tiny"), parametric()).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim and not parameter.any():
+                parameter.normal_(std=0.02)
+        for scale in model.sigma_scale.buffers():
+            scale.fill_(1.5)
+    return model
+
+
+@pytest.fixture(scope="module")
+def proto(network: Reconstructor) -> onnx.ModelProto:
+    return to_onnx(network, DESCRIPTION, "3")
+
+
+@pytest.fixture(scope="module")
+def inputs() -> dict[str, np.ndarray]:
+    batch = Generator(SimulationConfig(), parametric(), "cpu", 41).sample(64)
+    return contract_inputs(batch)
+
+
+def test_the_graph_agrees_with_pytorch_at_every_batch_size(network, proto, inputs) -> None:
+    differences = compare(network, proto.SerializeToString(), inputs)
+    assert {d.batch for d in differences} == {1, 7, 64}
+    assert {d.output for d in differences} == {t.name for t in OUTPUTS}
+    require_parity(differences)
+
+
+def test_changed_weights_are_noticed(network, proto, inputs) -> None:
+    """Negative control of the parity check."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(proto)
+    for weights in changed.graph.initializer:
+        if weights.data_type == onnx.TensorProto.FLOAT and len(weights.dims) > 1:
+            values = onnx.numpy_helper.to_array(weights) * 1.001
+            weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
+    with pytest.raises(ModelError, match="differs from PyTorch"):
+        require_parity(compare(network, changed.SerializeToString(), inputs))
+
+
+def test_a_value_that_is_not_finite_is_never_parity() -> None:
+    reference = np.ones((2, 3), dtype=np.float32)
+    broken = reference.copy()
+    broken[1, 2] = np.nan
+    assert relative_difference(broken, reference) == float("inf")
+    with pytest.raises(ModelError):
+        require_parity([Difference("energy", 1, float("nan"))])
+
+
+def test_dead_faces_markers_and_no_dead_sensor_agree_too(network, proto, inputs) -> None:
+    runtime = onnxruntime.InferenceSession(proto.SerializeToString())
+    case = {name: value[:3].copy() for name, value in inputs.items()}
+    case["npho_valid"][0, :4092] = 0
+    case["npho"][0, :4092] = 1e10
+    case["time"][1] = np.nan
+    case["time_valid"][1] = 0
+    case["npho_valid"][2] = 1
+    with torch.no_grad():
+        expected = network(*(torch.from_numpy(case[t.name]) for t in INPUTS))
+    for tensor, value in zip(OUTPUTS, runtime.run(None, case), strict=True):
+        assert relative_difference(value, expected[tensor.name].numpy()) < 1e-4, tensor.name
+
+
+def test_the_graph_is_plain_and_speaks_the_contract(proto: onnx.ModelProto) -> None:
+    assert {o.domain for o in proto.opset_import} == {""}
+    assert not proto.functions
+    assert all(t.data_location == onnx.TensorProto.DEFAULT for t in proto.graph.initializer)
+    assert [i.name for i in proto.graph.input] == [t.name for t in INPUTS]
+    assert [o.name for o in proto.graph.output] == [t.name for t in OUTPUTS]
+    for value in [*proto.graph.input, *proto.graph.output]:
+        batch = value.type.tensor_type.shape.dim[0]
+        assert batch.dim_param, value.name
+
+
+def test_convolutions_are_dense(proto: onnx.ModelProto) -> None:
+    """No mask is an input, and nothing but the two validity inputs hides a sensor."""
+    assert len(proto.graph.input) == 4
+    assert any(node.op_type == "Conv" for node in proto.graph.node)
+
+
+def test_no_path_of_the_exporting_machine_is_inside(proto: onnx.ModelProto) -> None:
+    content = proto.SerializeToString()
+    assert str(Path(__file__).parents[1]).encode() not in content
+    assert b".py" not in content
+
+
+def test_provenance_and_calibration_are_in_the_metadata(proto: onnx.ModelProto) -> None:
+    values = {p.key: p.value for p in proto.metadata_props}
+    assert values["geometry_hash"] == parametric().hash
+    assert values["model_version"] == "3"
+    assert values["contract_version"] == "1"
+    assert json.loads(values["interval_scale"]) == {"energy": 1.25}
+    assert json.loads(values["training"]) == {"events": 5, "seed": 1}
+
+
+def test_sigmas_leave_the_graph_scaled(network, inputs) -> None:
+    tensors = [torch.from_numpy(inputs[t.name][:2]) for t in INPUTS]
+    with torch.no_grad():
+        prediction, outputs = network.predict(*tensors), network(*tensors)
+    assert torch.allclose(outputs["energy_sigma"], 1.5 * prediction.energy_log_sigma.exp())
+    assert torch.equal(outputs["energy"], prediction.energy)
+
+
+def test_triton_reads_the_configuration_as_the_contract() -> None:
+    config = text_format.Parse(config_pbtxt(), model_config_pb2.ModelConfig())
+    types = {
+        "float32": model_config_pb2.DataType.TYPE_FP32,
+        "uint8": model_config_pb2.DataType.TYPE_UINT8,
+    }
+    assert config.name == MODEL_NAME
+    assert config.backend == "onnxruntime"
+    for tensors, entries in ((INPUTS, config.input), (OUTPUTS, config.output)):
+        found = [(e.name, e.data_type, list(e.dims)) for e in entries]
+        assert found == [(t.name, types[t.dtype], [t.width]) for t in tensors]
+    assert max(config.dynamic_batching.preferred_batch_size) <= config.max_batch_size
+
+
+def test_the_command_writes_a_whole_repository(tmp_path: Path, network) -> None:
+    save_checkpoint(tmp_path / "c", network, DESCRIPTION)
+    session.run_export(tmp_path / "c", tmp_path / "r", "1", 20, None)
+    folder = tmp_path / "r" / MODEL_NAME / "1"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    entry = manifest["files"]["model.onnx"]
+    assert entry["sha256"] == sha256_of_file(folder / "model.onnx")
+    assert entry["bytes"] == (folder / "model.onnx").stat().st_size
+    card = (tmp_path / "r" / MODEL_NAME / "README.md").read_text()
+    for word in ("synthetic", "neighbour average", "solid angle", entry["sha256"], "xec train"):
+        assert word in card
+
+
+def test_nothing_is_written_when_the_graph_differs(tmp_path: Path, network, monkeypatch) -> None:
+    save_checkpoint(tmp_path / "c", network, DESCRIPTION)
+    other = load_checkpoint(tmp_path / "c", parametric())[0]
+    with torch.no_grad():
+        other.log_light_yield.add_(0.01)
+
+    def exported_from_other_weights(_model, checkpoint, version):
+        return to_onnx(other, checkpoint, version)
+
+    monkeypatch.setattr(session, "to_onnx", exported_from_other_weights)
+    with pytest.raises(ModelError, match="energy"):
+        session.run_export(tmp_path / "c", tmp_path / "r", "1", 20, None)
+    assert not (tmp_path / "r").exists()
