@@ -66,8 +66,8 @@ say "3. The server stops"
 stop_server
 printf 'exit code 0\n'
 
-say "4. A picture of the first event"
-"$xec" display "$events" --entry 0 --results "$results" --out "$picture"
+say "4. A picture of the fifth event"
+"$xec" display "$events" --entry 4 --results "$results" --out "$picture"
 
 for file in "$results" "$picture"; do
     [[ -s $file ]] || fail "$file was not written."

@@ -21,7 +21,7 @@ from xec.recovery.vertex import conventional_vertex
 
 ROOT = Path(__file__).parents[1]
 REPOSITORY = ROOT / "model_repository"
-SAMPLE = ROOT / "samples" / "signal.root"
+SAMPLE = ROOT / "samples" / "synthetic.root"
 
 
 @pytest.fixture(scope="module")

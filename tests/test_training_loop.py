@@ -122,9 +122,7 @@ def test_without_extra_masks_only_the_dead_are_hidden(batch: SimulatedBatch) -> 
 def _loss(run: Trainer, batch: SimulatedBatch) -> float:
     masked = hide(batch, 0.0, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        losses = task_losses(
-            run.model.predict(*masked.inputs), batch, masked, run.config.weights
-        )
+        losses = task_losses(run.model.predict(*masked.inputs), batch, masked, run.config.weights)
     return sum(loss.item() for loss in losses.values())
 
 

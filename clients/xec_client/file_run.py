@@ -6,9 +6,11 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 from rich.console import Console
 
 from xec.conditions.dead_list import DeadList
@@ -16,9 +18,9 @@ from xec.errors import InvalidEvent, ModelError
 from xec.event import EventBatch, Reconstruction
 from xec.io.output import refuse_same_file
 from xec.io.results import ResultWriter, open_result_writer
-from xec.io.root import EventFile, open_events
+from xec.io.root import EventChunk, EventFile, open_events
 from xec_client.ordered import ordered_map
-from xec_client.places import Backend, Place
+from xec_client.places import Backend, Place, Work
 from xec_client.progress import event_progress
 from xec_client.summary import event_table, recovered_table, summary_table
 from xec_client.tally import Tally
@@ -38,7 +40,7 @@ class Job:
     Args:
         source: file of events.
         output: file of results; its suffix names the format.
-        dead: the dead sensors; None where each event tells by itself.
+        dead: the dead sensors; None where the file tells, by its branch or event by event.
         batch_size: events that are reconstructed together.
         in_flight: batches under way at the same time.
     """
@@ -82,11 +84,24 @@ def _refuse_blind(events: EventBatch) -> None:
         )
 
 
-def _batches(file: EventFile, job: Job) -> Iterator[EventBatch]:
+def _batches(file: EventFile, job: Job) -> Iterator[Work]:
     for chunk in file.chunks(job.batch_size):
-        events = chunk.events if job.dead is None else chunk.events.with_dead(job.dead.mask)
-        _refuse_blind(events)
-        yield events
+        for work in _works(chunk, job.dead):
+            _refuse_blind(work.events)
+            yield work
+
+
+def _works(chunk: EventChunk, dead: DeadList | None) -> Iterator[Work]:
+    """The chunk with the list of the job, or cut where the list that the file tells changes."""
+    if dead is not None:
+        yield Work(chunk.events.with_dead(dead.mask), dead)
+    elif chunk.dead is None:
+        yield Work(chunk.events, None)
+    else:
+        changes = np.flatnonzero((chunk.dead[1:] != chunk.dead[:-1]).any(axis=1)) + 1
+        for first, last in pairwise([0, *changes.tolist(), len(chunk.events)]):
+            told = DeadList.from_mask(chunk.dead[first])
+            yield Work(chunk.events[first:last].with_dead(told.mask), told)
 
 
 def run_job(
@@ -107,8 +122,8 @@ def run_job(
     _refuse_other_geometry(file, backend)
     with writer:
         batches = _batches(file, job)
-        for events, answers in ordered_map(backend.reconstruct, batches, job.in_flight):
-            writer.write(events, answers)
+        for work, answers in ordered_map(backend.reconstruct, batches, job.in_flight):
+            writer.write(work.events, answers)
             yield answers
 
 
@@ -141,7 +156,7 @@ def reconstruct_file(job: Job, place: Place, report: Report) -> None:
     with open_events(job.source) as file:
         synthetic = file.synthetic
         writer = open_result_writer(job.output, source=job.source.name, synthetic=synthetic)
-        with place.open(job.dead) as backend, event_progress(len(file), report.quiet) as advance:
+        with place.open() as backend, event_progress(len(file), report.quiet) as advance:
             start = time.perf_counter()
             with closing(run_job(job, file, backend, writer)) as written:
                 for answers in written:

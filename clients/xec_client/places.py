@@ -29,6 +29,17 @@ NOTHING_DEAD: Final = DeadList.of(())
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """Events to be reconstructed together, and the dead list to record with the answers.
+
+    The list's sensors are already invalid in the events. None: nobody here knows a list.
+    """
+
+    events: EventBatch
+    dead: DeadList | None
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """Reconstructs batches of events; `reconstruct` may be called from several threads.
 
@@ -37,17 +48,14 @@ class Backend:
         geometry_hash: of the geometry that the model was made for.
     """
 
-    reconstruct: Callable[[EventBatch], list[Reconstruction]]
+    reconstruct: Callable[[Work], list[Reconstruction]]
     geometry_hash: str
 
 
 class Place(Protocol):
-    """Where to reconstruct; its text completes "reconstructed ...".
+    """Where to reconstruct; its text completes "reconstructed ..."."""
 
-    `dead` are sensors that are already invalid in the events, to be recorded with the answers.
-    """
-
-    def open(self, dead: DeadList | None) -> AbstractContextManager[Backend]:
+    def open(self) -> AbstractContextManager[Backend]:
         """The backend, ready."""
         ...
 
@@ -71,7 +79,7 @@ class Embedded:
         return "in this process"
 
     @contextmanager
-    def open(self, dead: DeadList | None) -> Iterator[Backend]:
+    def open(self) -> Iterator[Backend]:
         """Load the model.
 
         Raises:
@@ -85,11 +93,11 @@ class Embedded:
         from xec.engines.onnx import OnnxEngine  # noqa: PLC0415
 
         engine = OnnxEngine(self.repository)
-        provenance = _provenance(engine, NOTHING_DEAD if dead is None else dead)
 
-        def reconstruct(events: EventBatch) -> list[Reconstruction]:
-            outputs = engine.infer(tensors_of(events))
-            return assemble(events, outputs, provenance, engine.model.interval_scale)
+        def reconstruct(work: Work) -> list[Reconstruction]:
+            outputs = engine.infer(tensors_of(work.events))
+            provenance = _provenance(engine, work.dead or NOTHING_DEAD)
+            return assemble(work.events, outputs, provenance, engine.model.interval_scale)
 
         try:
             yield Backend(reconstruct, engine.model.geometry_hash)
@@ -129,8 +137,8 @@ class Remote:
         return f"by the server at {self.server}"
 
     @contextmanager
-    def open(self, dead: DeadList | None) -> Iterator[Backend]:
-        """Connect; without a list of our own, the server's own one counts, if it holds one.
+    def open(self) -> Iterator[Backend]:
+        """Connect; where we know no list, the server's own one counts, if it holds one.
 
         Raises:
             ClientError: the server is not there, not ready, or speaks another contract.
@@ -139,9 +147,8 @@ class Remote:
             client.wait_ready(min(self.timeout, READY_SECONDS))
             model = client.model()
             _refuse_other_contract(model, self.server)
-            sent = _dead_for(model, dead)
 
-            def reconstruct(events: EventBatch) -> list[Reconstruction]:
-                return client.reconstruct_batch(events, sent)
+            def reconstruct(work: Work) -> list[Reconstruction]:
+                return client.reconstruct_batch(work.events, _dead_for(model, work.dead))
 
             yield Backend(reconstruct, model.provenance.geometry_hash)

@@ -43,7 +43,7 @@ def model_card(
         "## Training\n",
         f"`{training_command(checkpoint)}`\n",
         (
-            f"{training.get('events', 0):,} simulated events in {training.get('steps', 0):,} steps, "
+            f"{training.get('events', 0):,} simulated events, {training.get('steps', 0):,} steps, "
             f"{training.get('seconds', 0) / 60:.0f} minutes on {training.get('device', '?')}. "
             f"Sigmas scaled on {training.get('calibration_events', 0):,} further events.\n"
         ),

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from xec.contract import GAMMA_ESTIMATES
 from xec.detector.coordinates import inside_fiducial
 from xec.event import (
-    BoolArray,
     Event,
     EventBatch,
     Flag,
@@ -96,4 +95,3 @@ def assemble(
         assemble_one(event, outputs, row, provenance, interval_scale)
         for row, event in enumerate(batch)
     ]
-
