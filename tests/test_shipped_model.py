@@ -13,7 +13,8 @@ from xec.detector.geometry import parametric
 from xec.engines.base import tensors_of
 from xec.engines.onnx import OnnxEngine
 from xec.event import EventBatch
-from xec.io.root import EventChunk, open_events
+from xec.io.root import open_events
+from xec.io.root_columns import EventChunk
 from xec.lineage import Provenance
 from xec.recovery.neighbour_average import neighbour_average
 from xec.recovery.solid_angle import solid_angle_ratio

@@ -18,7 +18,8 @@ from xec.errors import InvalidEvent, ModelError
 from xec.event import EventBatch, Reconstruction
 from xec.io.output import refuse_same_file
 from xec.io.results import ResultWriter, open_result_writer
-from xec.io.root import EventChunk, EventFile, open_events
+from xec.io.root import EventFile, open_events
+from xec.io.root_columns import EventChunk
 from xec_client.ordered import ordered_map
 from xec_client.places import Backend, Place, Work
 from xec_client.progress import event_progress

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import onnx
@@ -28,9 +31,7 @@ def to_onnx(model: Reconstructor, checkpoint: Checkpoint, version: str) -> onnx.
         version: number under which it will be served.
     """
     batch = torch.export.Dim("batch", min=1, max=4096)
-    with warnings.catch_warnings():
-        # The exporter warns of its own libraries' deprecations; nothing a user could act on.
-        warnings.simplefilter("ignore")
+    with _quiet_exporter():
         program = torch.onnx.export(
             ExportView(model),
             example_inputs(2),
@@ -48,6 +49,20 @@ def to_onnx(model: Reconstructor, checkpoint: Checkpoint, version: str) -> onnx.
     onnx.helper.set_model_props(proto, metadata(checkpoint, version))
     onnx.checker.check_model(proto, full_check=True)
     return proto
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence notes on the exporter's own libraries, on which a user could not act."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def metadata(checkpoint: Checkpoint, version: str) -> dict[str, str]:
