@@ -6,17 +6,14 @@ Run: python benchmarks/simulation.py [--events 1000] [--json FILE]
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from machine import machine
 from rich.console import Console
 from rich.table import Table
 
@@ -29,23 +26,6 @@ from xec.simulation.vertex import draw_gammas
 
 BATCH = 100
 ROUNDS = 3  # the fastest round counts: the others had company
-
-
-def machine() -> dict[str, str]:
-    """What the figures were measured on, when, and at which commit."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return {
-        "cpu": model or platform.processor() or platform.machine(),
-        "cores": str(os.cpu_count()),
-        "torch": torch.__version__,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit or "unknown",
-    }
 
 
 def fastest(work: Callable[[], object]) -> float:
@@ -106,7 +86,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the JSON to this file")
     arguments = parser.parse_args()
     results = [measure(threads, arguments.events) for threads in (1, 2)]
-    report = json.dumps({"machine": machine(), "batch": BATCH, "results": results}, indent=2)
+    where = {**machine(), "torch": torch.__version__}
+    report = json.dumps({"machine": where, "batch": BATCH, "results": results}, indent=2)
     Console().print(table(results))
     print(report)
     if arguments.json:
