@@ -7,7 +7,8 @@ so that a test can tell each event's answer from every other's.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ from xec.detector.channels import N_CHANNELS
 from xec.engines.base import tensors_of
 from xec.event import Event, EventBatch
 from xec.lineage import sha256_of_bytes
+
+# Read by torch when a test imports it: its threads cost more than they bring on tensors this small,
+# and take the cores from whatever runs beside. A value from outside wins.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Their asserts, too, say what was compared.
+pytest.register_assert_rewrite("support_reconstruct", "support_server")
 
 # Machines differ in speed; a slow example is no failure.
 hypothesis_settings.register_profile("xec", deadline=None)
@@ -194,6 +202,15 @@ def stub_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repository = tmp_path_factory.mktemp("stub") / "model_repository"
     write_model(build_stub_model(), repository)
     return repository
+
+
+@pytest.fixture
+async def service(stub_repository: Path) -> AsyncIterator[Any]:
+    """A running server on the stub model, a `support_server.Running`."""
+    from support_server import running
+
+    async with running(stub_repository) as service:
+        yield service
 
 
 @pytest.fixture

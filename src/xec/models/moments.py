@@ -71,8 +71,12 @@ class LightMoments(nn.Module):
 
     def _centre(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted centre and standard deviation in u, v, each (B, 2); weights sum to one."""
-        centre = weight @ self.uv
-        spread = (weight @ self.uv.square() - centre.square()).clamp(min=1e-4).sqrt()
+        rough = weight @ self.uv  # (B, 2)
+        # Sums of small offsets: sums over the whole face would lose digits at large v.
+        offset = self.uv - rough.unsqueeze(1)  # (B, 4092, 2)
+        weight = weight.unsqueeze(-1)
+        centre = rough + (weight * offset).sum(1)
+        spread = (weight * offset.square()).sum(1).clamp(min=1e-4).sqrt()
         return centre, spread
 
 
