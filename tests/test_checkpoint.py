@@ -89,6 +89,20 @@ def test_a_cut_description_is_named(folder: Path) -> None:
         load_checkpoint(folder, parametric())
 
 
+def test_a_description_of_another_kind_is_refused(folder: Path) -> None:
+    (folder / DESCRIPTION).write_text("[]")
+    with pytest.raises(ModelError, match="not a JSON object"):
+        load_checkpoint(folder, parametric())
+
+
+def test_a_description_without_the_digest_of_the_weights_is_refused(folder: Path) -> None:
+    values = json.loads((folder / DESCRIPTION).read_text())
+    del values["weights_sha256"]
+    (folder / DESCRIPTION).write_text(json.dumps(values))
+    with pytest.raises(ModelError, match="not the file that"):
+        load_checkpoint(folder, parametric())
+
+
 def test_a_description_without_an_entry_names_it(folder: Path) -> None:
     values = json.loads((folder / DESCRIPTION).read_text())
     del values["preset"]

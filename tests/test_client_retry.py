@@ -17,7 +17,7 @@ from xec_client.errors import ClientError, DeadlineExceeded, Overloaded, Request
 from xec_client.exchange import Exchange, Pause, Send, Steps
 from xec_client.retry import DEFAULT_RETRY, NO_RETRY, RetryPolicy
 from xec_client.settings import Settings
-from xec_client.status import Failure
+from xec_client.status import CLOSED_HERE, Failure
 
 from xec.errors import UsageError
 from xec.wire.v1 import reconstruction_pb2 as pb
@@ -41,8 +41,14 @@ def test_waits_double_up_to_the_longest() -> None:
 def test_only_what_may_succeed_is_repeated(code: grpc.StatusCode) -> None:
     plain = DEFAULT_RETRY.wait_before_next(Failure(code, ""), 1, PLENTY, middle)
     hinted = DEFAULT_RETRY.wait_before_next(Failure(code, "", retry_after=0.5), 1, PLENTY, middle)
-    assert (plain is not None) == (code is Code.UNAVAILABLE)
-    assert (hinted is not None) == (code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED))
+    again = {Code.UNAVAILABLE, Code.CANCELLED}
+    assert (plain is not None) == (code in again)
+    assert (hinted is not None) == (code in again | {Code.RESOURCE_EXHAUSTED})
+
+
+def test_what_was_closed_here_is_not_repeated() -> None:
+    closed = Failure(Code.CANCELLED, CLOSED_HERE)
+    assert DEFAULT_RETRY.wait_before_next(closed, 1, PLENTY, middle) is None
 
 
 def test_the_fourth_failure_is_the_last() -> None:
@@ -222,7 +228,7 @@ def test_after_a_deadline_the_outcome_is_unknown_and_stays_so() -> None:
     assert len(paper.sent) == 1
 
 
-@pytest.mark.parametrize("timeout", [0.0, -1.0, math.inf, math.nan])
+@pytest.mark.parametrize("timeout", [0.0, -1.0, 1e9, math.inf, math.nan])
 def test_there_is_no_call_without_a_deadline(timeout: float) -> None:
     with pytest.raises(UsageError):
         Settings("paper:1", timeout=timeout)

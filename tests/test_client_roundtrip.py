@@ -272,9 +272,17 @@ def test_threads_share_a_client(server: str, events: Callable[..., EventBatch]) 
     assert answers == {k: float(np.float32(total(event))) for k, event in enumerate(many)}
 
 
-def test_an_address_is_needed() -> None:
+@pytest.mark.parametrize("address", ["", "daq7", ":50051", "daq7:", "daq7:x", "daq7:0"])
+def test_an_address_is_needed(address: str) -> None:
     with pytest.raises(UsageError, match=r"127\.0\.0\.1:50051"):
-        Client("")
+        Client(address)
+
+
+def test_a_port_beyond_the_last_is_not_wrapped_around(server: str) -> None:
+    """gRPC would take it modulo 65536, and find the server of the tests."""
+    host, _, port = server.rpartition(":")
+    with pytest.raises(UsageError, match="no server's address"):
+        Client(f"{host}:{int(port) + 65_536}")
 
 
 def test_the_channel_is_set_up_as_promised() -> None:

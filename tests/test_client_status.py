@@ -19,7 +19,7 @@ TRIED = Attempted("daq7:50051", 3, 2.5)
 DETAILS_KEY = "grpc-status-details-bin"
 
 EXPECTED = {
-    Code.CANCELLED: errors.ProtocolDefect,
+    Code.CANCELLED: errors.Unavailable,
     Code.UNKNOWN: errors.ProtocolDefect,
     Code.INVALID_ARGUMENT: errors.InvalidRequest,
     Code.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
@@ -75,6 +75,34 @@ def test_violations_arrive() -> None:
     assert "event.npho[3]" in str(error)
     # Whether an event is found invalid here or there, a script sees the same exit code.
     assert error.exit_code == InvalidEvent.exit_code
+
+
+def test_what_the_server_says_is_said_once() -> None:
+    bad = error_details_pb2.BadRequest(
+        field_violations=[{"field": "event.npho[3]", "description": "nan in a valid sensor."}]
+    )
+    said = "The request breaks the contract at event.npho[3]: nan in a valid sensor."
+    text = str(error_of(failure_of(failing(Code.INVALID_ARGUMENT, said, bad)), TRIED))
+    assert text.count("event.npho[3]") == 1
+
+
+@pytest.mark.parametrize(
+    ("details", "end"),
+    [
+        (
+            "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: refused",
+            ": it cannot be connected to, refused.",
+        ),
+        (
+            "DNS resolution failed for daq7:1: C-ares status is not ARES_SUCCESS: name not found",
+            ": its host is not known, name not found.",
+        ),
+    ],
+)
+def test_the_chains_of_causes_of_grpc_end_in_the_last_one(details: str, end: str) -> None:
+    text = str(error_of(failure_of(failing(Code.UNAVAILABLE, details)), TRIED))
+    assert text.endswith(end)
+    assert "C-ares" not in text
 
 
 def test_overload_says_when_to_return() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,3 +114,10 @@ def test_a_byte_order_mark_is_no_channel(tmp_path: Path) -> None:
 def test_a_list_cannot_be_made_wrong(channels: tuple[int, ...]) -> None:
     with pytest.raises(ConditionsError):
         DeadList(channels, "x")
+
+
+@pytest.mark.parametrize("channel", [True, np.True_, 1.5, "7"])
+def test_what_is_no_channel_id_is_refused(channel: Any) -> None:
+    with pytest.raises(ConditionsError, match="integer channel ids"):
+        DeadList.of([3, channel])
+    assert DeadList.of([np.int32(7), 3]).channels == (3, 7)

@@ -14,12 +14,13 @@ from support_display import DEAD, event, reconstruction, reference
 
 from xec import cli
 from xec.display import command, load
-from xec.errors import FileError, ModelError, UsageError
+from xec.errors import FileError, InvalidEvent, ModelError, UsageError
 from xec.event import EventBatch
 from xec.io.results import open_result_writer
 from xec.io.root_writer import RootEventWriter
 
 NUMBERS = (12, 40, 41)
+GEOMETRY = "9" * 64  # of the stub model
 
 
 def batch() -> EventBatch:
@@ -35,7 +36,7 @@ def batch() -> EventBatch:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "events.root"
-    with RootEventWriter(path, geometry_hash="0" * 64, synthetic=True) as writer:
+    with RootEventWriter(path, geometry_hash=GEOMETRY, synthetic=True) as writer:
         writer.write(batch(), ~event().npho_valid, np.tile(reference(), (3, 1)))
     return path
 
@@ -94,7 +95,7 @@ def test_the_reconstruction_is_that_of_the_event(source: Path, results: Path) ->
 
 def test_a_model_reconstructs_here(source: Path, stub_repository: Path, answers: Any) -> None:
     picture = load.load_event(source, load.Entry(1))
-    computed = load.computed_reconstruction(stub_repository, picture.event)
+    computed = load.computed_reconstruction(stub_repository, picture)
     expected = answers(picture.event)
     np.testing.assert_array_equal(computed.recovered.channel, DEAD)
     np.testing.assert_allclose(computed.recovered.npho, expected["npho_mean"][0, DEAD], rtol=1e-4)
@@ -123,6 +124,29 @@ def test_an_event_of_another_run_is_another_event(source: Path, results: Path) -
     other = replace(load.load_event(source, load.EventNumber(40)).event, run=78)
     with pytest.raises(FileError, match="no reconstruction of run 78, event 40"):
         load.stored_reconstruction(results, other)
+
+
+def test_results_of_another_file_with_the_same_numbers_are_refused(
+    source: Path, results: Path
+) -> None:
+    event = load.load_event(source, load.EventNumber(40)).event
+    dead = event.npho_valid.copy()
+    dead[2000] = False
+    with pytest.raises(FileError, match="reconstructed with other dead sensors"):
+        load.stored_reconstruction(results, replace(event, npho_valid=dead))
+
+
+def test_a_model_for_another_geometry_is_refused(source: Path, stub_repository: Path) -> None:
+    picture = replace(load.load_event(source, load.Entry(0)), geometry_hash="0" * 64)
+    with pytest.raises(ModelError, match="made for geometry 999999999999…, not for 0000"):
+        load.computed_reconstruction(stub_repository, picture)
+
+
+def test_a_model_is_not_asked_about_a_blind_event(source: Path, stub_repository: Path) -> None:
+    picture = load.load_event(source, load.Entry(0))
+    blind = replace(picture.event, npho_valid=np.zeros_like(picture.event.npho_valid))
+    with pytest.raises(InvalidEvent, match="no sensor with a valid count"):
+        load.computed_reconstruction(stub_repository, replace(picture, event=blind))
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ import torch
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 from xec_export import session
-from xec_export.events import contract_inputs
+from xec_export.events import contract_inputs, with_dark_events
 from xec_export.parity import Difference, compare, relative_difference, require_parity
 from xec_export.repository import config_pbtxt
 
 from xec.contract import INPUTS, MODEL_NAME, OUTPUTS
+from xec.detector.channels import N_CHANNELS
 from xec.detector.geometry import parametric
 from xec.errors import ModelError
 from xec.lineage import sha256_of_file
@@ -69,6 +70,14 @@ def test_the_graph_agrees_with_pytorch_at_every_batch_size(network, proto, input
     assert {d.batch for d in differences} == {1, 7, 64}
     assert {d.output for d in differences} == {t.name for t in OUTPUTS}
     require_parity(differences)
+
+
+def test_the_graph_agrees_with_pytorch_where_there_is_no_light(network, proto, inputs) -> None:
+    """ONNX's optimiser drops small constants that keep 0 / 0 away; see `FRACTION_MIN`."""
+    dark = with_dark_events(inputs)
+    assert dark["npho_valid"][-2:].sum(axis=1).tolist() == [1, N_CHANNELS]
+    assert not dark["npho"][-2:].any()
+    require_parity(compare(network, proto.SerializeToString(), dark))
 
 
 def with_other_weights(proto: onnx.ModelProto) -> onnx.ModelProto:

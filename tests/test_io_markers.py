@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -46,13 +48,24 @@ def test_any_kind_of_nan_is_a_marker_without_a_warning(bits: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "dtype", "factor"), [(-np.inf, "f4", 1.0), (-np.inf, "f8", 1.0), (-1e38, "f4", 1e3)]
+    ("value", "dtype", "factor"),
+    [(-np.inf, "f4", 1.0), (-np.inf, "f8", 1.0), (-1e38, "f4", 1e3), (-9.1e9, "f4", 1.0)],
 )
-def test_negative_infinity_names_entry_and_branch(value: float, dtype: str, factor: float) -> None:
+def test_what_is_too_far_down_names_entry_and_branch(
+    value: float, dtype: str, factor: float
+) -> None:
     raw = np.zeros((4, 3), dtype=dtype)
     raw[2, 1] = value
-    with pytest.raises(FileError, match=r"a\.root: branch npho holds negative inf.* entry 102:"):
+    shown = re.escape(f"{value:g}")
+    with pytest.raises(FileError, match=rf"a\.root: branch npho holds {shown} at entry 102, "):
         split_markers(raw, factor, "a.root: branch npho", 100)
+
+
+def test_a_marker_that_was_converted_like_a_reading_is_one() -> None:
+    """1e10 ns written as seconds is 10 s: no time of an event, and no number inside."""
+    values, valid = split_markers(np.array([10.0, 8.0, -8.0], dtype=np.float32), 1e9, "x", 0)
+    assert valid.tolist() == [False, True, True]
+    assert values.tolist() == [0.0, np.float32(8e9), np.float32(-8e9)]
 
 
 def test_conversion_is_rounded_once() -> None:

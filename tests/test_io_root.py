@@ -202,7 +202,7 @@ def _damage_reference(columns: Columns) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_damage_infinity, "npho holds negative infinity at entry 37"),
+        (_damage_infinity, "npho holds -inf at entry 37"),
         (_damage_reference, "nphoTruth holds a marker at entry 37"),
     ],
 )

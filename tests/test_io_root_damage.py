@@ -182,8 +182,11 @@ def test_tree_absent_names_those_present(tmp_path: Path) -> None:
     path = write_raw(tmp_path / "a.root", raw_columns(1), tree="rec")
     refused(path, "has no tree named tree; its trees are rec")
     with uproot.recreate(tmp_path / "b.root") as file:
-        file["tree"] = "a text called tree"
+        file["note"] = "a text"
     refused(tmp_path / "b.root", "has no tree named tree; it holds no tree")
+    with uproot.recreate(tmp_path / "c.root") as file:
+        file["tree"] = "a text called tree"
+    refused(tmp_path / "c.root", "tree is a TObjString; write it as a TTree")
 
 
 @pytest.mark.parametrize("name", ["run", "event", "npho", "relative_time"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from support_reconstruct import (
 from xec_client import places
 
 from xec.detector.channels import N_CHANNELS
+from xec.engines.onnx import OnnxEngine
 from xec.event import EventBatch
 from xec.io.root_writer import RootEventWriter
 
@@ -114,6 +116,22 @@ def test_bad_models(run: Run, source: Path, stub_repository: Path, tmp_path: Pat
     model.write_bytes(model.read_bytes() + b"x")
     assert_refused(run(source, "--local", "--model", changed, "--out", out), 5, "sha256")
     assert not out.exists()
+
+
+def test_an_answer_that_is_not_finite_is_never_written(
+    run: Run, source: Path, stub_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infer = OnnxEngine.infer
+
+    def broken(self: OnnxEngine, inputs: Any) -> dict[str, np.ndarray]:
+        outputs = infer(self, inputs)
+        outputs["uvw"][-1, 2] = np.nan
+        return outputs
+
+    monkeypatch.setattr(OnnxEngine, "infer", broken)
+    outcome = run(source, "--local", "--model", stub_repository, "--out", tmp_path / "o.parquet")
+    assert_refused(outcome, 6, "event 63 of run", "not finite")
+    assert left_behind(tmp_path) == set()
 
 
 def test_another_geometry(

@@ -74,6 +74,15 @@ async def test_unknown_channels_are_listed(service: Running, events: Events) -> 
     await still_serves(service, events)
 
 
+async def test_more_ids_than_sensors_are_refused(service: Running, events: Events) -> None:
+    channels = pb.DeadList.Channels(id=[1] * (N_CHANNELS + 1))
+    call = service.stub.Reconstruct(
+        request(next(iter(events(1))), dead_list=pb.DeadList(channels=channels))
+    )
+    _, found = await refusal(call, Code.INVALID_ARGUMENT, "INVALID_DEAD_LIST")
+    assert violated(found) == ["channels.id"]
+
+
 async def test_everything_dead_is_a_failed_precondition(
     service: Running, events: Events, stub_repository: Path
 ) -> None:

@@ -24,7 +24,7 @@ from xec_server.settings import Address, ServerSettings, batching_for
 
 from xec.conditions.dead_list import DeadList
 from xec.engines.onnx import OnnxEngine, OnnxSettings
-from xec.errors import ServiceError, UsageError
+from xec.errors import FileError, ServiceError, UsageError
 from xec.event import EventBatch
 from xec.wire import codec
 from xec.wire.v1 import reconstruction_pb2 as pb
@@ -143,12 +143,28 @@ async def test_the_ready_file_lives_as_long_as_the_service(
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_port_in_use_is_refused(stub_repository: Path) -> None:
-    async with started(stub_repository) as (first, engine, _):
-        second = Server(engine, NOTHING_DEAD, ServerSettings(address=first.address))
+async def test_a_ready_file_that_cannot_be_written_ends_the_server(
+    stub_repository: Path, tmp_path: Path
+) -> None:
+    settings = ServerSettings(address=LOCAL, ready_file=tmp_path / "nowhere" / "ready")
+    server = Server(OnnxEngine(stub_repository), NOTHING_DEAD, settings)
+    with pytest.raises(FileError, match=r"nowhere does not exist\.$"):
+        await server.start()
+    again = ServerSettings(address=server.address)
+    other = Server(OnnxEngine(stub_repository), NOTHING_DEAD, again)
+    await other.start()  # the port is free again
+    await other.stop()
+
+
+async def test_a_port_in_use_is_refused(stub_repository: Path, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    async with started(stub_repository, ready_file=ready) as (first, engine, _):
+        settings = ServerSettings(address=first.address, ready_file=ready)
+        second = Server(engine, NOTHING_DEAD, settings)
         with pytest.raises(ServiceError, match=f"listen on {first.address}"):
             await second.start()
         await second.stop()
+        assert ready.exists()  # it is the first one's
 
 
 # --- settings ----------------------------------------------------------------------------------

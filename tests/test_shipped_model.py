@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from xec.assembly import assemble, filled_npho
-from xec.contract import MODEL_NAME
+from xec.contract import INPUTS, MODEL_NAME
 from xec.detector.geometry import parametric
 from xec.engines.base import tensors_of
 from xec.engines.onnx import OnnxEngine
@@ -95,3 +95,14 @@ def test_the_reading_of_a_hidden_sensor_does_not_leak(engine, sample) -> None:
     first, second = engine.infer(tensors), engine.infer(other)
     for name, value in first.items():
         assert np.array_equal(value, second[name]), name
+
+
+@pytest.mark.parametrize("channel", [0, 2000, 4150, 4320, 4500, 4600, 4700, 4750])
+def test_a_single_live_sensor_without_light_has_a_finite_answer(
+    engine: OnnxEngine, channel: int
+) -> None:
+    """The least that the contract allows: nothing to divide by."""
+    inputs = {t.name: np.zeros((1, t.width), dtype=t.dtype) for t in INPUTS}
+    inputs["npho_valid"][0, channel] = 1
+    for name, values in engine.infer(inputs).items():
+        assert np.isfinite(values).all(), name

@@ -1,7 +1,9 @@
 """`xec simulate`: the file it writes, and its answers to arguments that cannot be followed."""
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from xec.io.root import open_events
 from xec.simulation.command import COMMAND, parse_energy, simulate
 
 MARKER = np.float32(1e10)
+MAIN = "from xec.cli import main; main()"
 
 
 def _run(*arguments: str):
@@ -159,3 +162,17 @@ def test_help_shows_an_example() -> None:
 def test_help_needs_no_torch() -> None:
     code = "import sys, xec.simulation.command; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_told_to_end_it_leaves_no_half_file(tmp_path) -> None:
+    """As batch systems do: SIGTERM, and what was written so far goes with the process."""
+    arguments = ["simulate", "--events", "1000000", "--out", str(tmp_path / "run.root")]
+    with subprocess.Popen([sys.executable, "-c", MAIN, *arguments], stderr=subprocess.PIPE) as run:
+        while not list(tmp_path.iterdir()):  # a hidden file grows beside the one to come
+            assert run.poll() is None
+            time.sleep(0.02)
+        run.send_signal(signal.SIGTERM)
+        _, errors = run.communicate(timeout=60)
+    assert run.returncode == 128 + signal.SIGTERM
+    assert b"Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []

@@ -13,14 +13,15 @@ from xec_training.augment import MirrorFlip, flip_y, flip_z
 from xec_training.calibrate import calibrate, conformal_quantile, pulls
 from xec_training.config import TrainingConfig
 from xec_training.ema import averaged, warmed_decay
-from xec_training.loop import MAX_BAD_STEPS, DivergedError, Progress, Trainer
+from xec_training.loop import MAX_BAD_STEPS, Progress, Trainer
 from xec_training.masking import hide
 from xec_training.objective import task_losses
 from xec_training.schedule import cosine_with_warmup
+from xec_training.session import Session
 from xec_training.source import signal_simulation, training_simulation
 
 from xec.detector.geometry import mirror_y, mirror_z, parametric
-from xec.errors import UsageError
+from xec.errors import FileError, UsageError
 from xec.models.checkpoint import load_checkpoint
 from xec.simulation.generator import Generator, SimulatedBatch
 
@@ -179,6 +180,9 @@ def test_a_good_step_forgives_bad_ones(tmp_path: Path, batch: SimulatedBatch) ->
         ({"steps": None}, "--steps"),
         ({"minutes": 1.0}, "--steps"),
         ({"steps": 0}, "positive"),
+        ({"steps": None, "minutes": math.nan}, "positive"),
+        ({"lr": -1.0}, "learning rate"),
+        ({"lr": math.nan}, "learning rate"),
         ({"warmup": 1.0}, "warmup"),
         ({"batch_size": 0}, "batch_size"),
     ],
@@ -186,6 +190,19 @@ def test_a_good_step_forgives_bad_ones(tmp_path: Path, batch: SimulatedBatch) ->
 def test_contradictory_settings_are_named(changes: dict[str, float], word: str) -> None:
     with pytest.raises(UsageError, match=word):
         TrainingConfig(**{"steps": 3, **changes})
+
+
+def test_other_devices_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cpu or cuda, not gpu"):
+        Session(TrainingConfig(preset="tiny", steps=1), tmp_path, "gpu", 0, None)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    session = Session(TrainingConfig(preset="tiny", steps=1), taken, "cpu", 0, None)
+    with pytest.raises(FileError, match="taken cannot be written"):
+        session.run(2)
 
 
 def test_conformal_quantile_covers_at_least_what_it_promises() -> None:

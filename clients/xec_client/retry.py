@@ -9,7 +9,7 @@ from typing import Final
 import grpc
 
 from xec.errors import UsageError
-from xec_client.status import Failure
+from xec_client.status import CLOSED_HERE, Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,8 @@ class RetryPolicy:
     """How often and how soon a call is tried again.
 
     Only what the server certainly did not answer, and may answer next time, is repeated:
-    UNAVAILABLE, and RESOURCE_EXHAUSTED where the server says when to come back. The waiting grows
+    UNAVAILABLE, CANCELLED where a stopping server cut off what it had not looked at yet, and
+    RESOURCE_EXHAUSTED where the server says when to come back. The waiting grows
     by `multiplier` from `first_wait` to `longest_wait` seconds and is spread by `jitter`, so that
     clients that failed together do not return together (backoff of gRPC's proposal A6).
 
@@ -80,6 +81,8 @@ def _may_succeed(failure: Failure) -> bool:
     if failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         # Without RetryInfo it is a message above the limit, which stays above it.
         return failure.retry_after is not None
+    if failure.code is grpc.StatusCode.CANCELLED:
+        return failure.details != CLOSED_HERE
     return failure.code is grpc.StatusCode.UNAVAILABLE
 
 

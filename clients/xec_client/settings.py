@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +11,11 @@ from xec_client.retry import DEFAULT_RETRY, RetryPolicy
 
 DEFAULT_TIMEOUT: Final = 10.0
 """Seconds for one request, its retries included."""
+
+LONGEST_TIMEOUT: Final = 86_400.0
+"""Seconds; what never ends is no deadline, and gRPC takes what its clock cannot hold for 0."""
+
+_MAX_PORT: Final = 65_535
 
 CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     # A dead peer or a half-open connection is noticed within 40 s, not after hours.
@@ -50,17 +54,28 @@ class Settings:
     max_events: int = MAX_EVENTS_PER_BATCH
 
     def __post_init__(self) -> None:
-        if not self.server:
-            raise UsageError("A client needs the server's address, such as 127.0.0.1:50051.")
+        _require_address(self.server)
         require_timeout(self.timeout)
+
+
+def _require_address(server: str) -> None:
+    """Refuse what gRPC would take modulo 65536, and so ask another server."""
+    host, _, port = server.rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port) <= _MAX_PORT):
+        raise UsageError(
+            f"{server!r} is no server's address: write HOST:PORT, such as 127.0.0.1:50051."
+        )
 
 
 def require_timeout(timeout: float) -> float:
     """The seconds, if they are a deadline.
 
     Raises:
-        UsageError: they are not positive and finite: every call has a deadline.
+        UsageError: they are not positive, or more than a day: every call has a deadline.
     """
-    if not (math.isfinite(timeout) and timeout > 0):
-        raise UsageError(f"A timeout is a positive number of seconds, not {timeout}.")
+    if not 0 < timeout <= LONGEST_TIMEOUT:
+        raise UsageError(
+            f"A timeout is a positive number of seconds up to {LONGEST_TIMEOUT:.0f}, "
+            f"not {timeout:g}."
+        )
     return timeout

@@ -30,6 +30,9 @@ from xec_client.errors import (
 
 Code = grpc.StatusCode
 
+CLOSED_HERE: Final = "Channel closed!"
+"""What gRPC says of a call whose own client was closed meanwhile."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -97,6 +100,8 @@ def _sentence_of(details: str) -> str:
     text = _one_line(details)
     if text.startswith("failed to connect to all addresses"):
         return "it cannot be connected to, " + text.rpartition(": ")[2]
+    if text.startswith("DNS resolution failed"):
+        return "its host is not known, " + text.rpartition(": ")[2]
     return text
 
 
@@ -121,6 +126,10 @@ _SENTENCES: Final[dict[grpc.StatusCode, tuple[type[ClientError], str]]] = {
             "The server at {server} is not available after {count}, check that it runs and the "
             "address: {details}."
         ),
+    ),
+    Code.CANCELLED: (
+        Unavailable,
+        "The server at {server} cut the call off after {count}, ask again later: {details}.",
     ),
     Code.DEADLINE_EXCEEDED: (
         DeadlineExceeded,
@@ -152,7 +161,8 @@ _DEFECT: Final = (
 
 
 def _invalid_request(failure: Failure, server: str) -> InvalidRequest:
-    first = "".join(f" ({v.field}: {_one_line(v.description)})" for v in failure.violations[:1])
+    unsaid = [v for v in failure.violations[:1] if v.field not in failure.details]
+    first = "".join(f" ({v.field}: {_one_line(v.description)})" for v in unsaid)
     return InvalidRequest(
         f"The server at {server} refused the request as invalid, correct it: "
         f"{failure.details}{first}.",

@@ -16,7 +16,9 @@ def export(
         "model_repository"
     ),
     version: Annotated[int, typer.Option(min=1, help="Number of the served version.")] = 1,
-    card_events: Annotated[int, typer.Option(help="Fresh events for the model card.")] = 2000,
+    card_events: Annotated[
+        int, typer.Option(min=1, help="Fresh events for the model card.")
+    ] = 2000,
     geometry: Annotated[Path | None, typer.Option(help="Surveyed sensor table.")] = None,
 ) -> None:
     """Export a trained network to ONNX and write its folder of the model repository.

@@ -18,3 +18,17 @@ def contract_inputs(batch: SimulatedBatch) -> dict[str, NDArray[np.generic]]:
         "npho_valid": npho_valid.astype(np.uint8),
         "time_valid": time_valid.astype(np.uint8),
     }
+
+
+def with_dark_events(inputs: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+    """The same inputs with their last two events dark: one live sensor, and all of them.
+
+    What divides by the light that is seen must not divide by zero in the graph either.
+    """
+    dark = {name: values.copy() for name, values in inputs.items()}
+    for name in ("npho", "time", "time_valid"):
+        dark[name][-2:] = 0
+    dark["npho_valid"][-2] = 0
+    dark["npho_valid"][-2, 0] = 1
+    dark["npho_valid"][-1] = 1
+    return dark

@@ -15,7 +15,8 @@ from grpc_reflection.v1alpha import reflection
 
 from xec.conditions.dead_list import DeadList
 from xec.engines.base import Engine, ModelInfo
-from xec.errors import ServiceError
+from xec.errors import FileError, ServiceError
+from xec.io.output import replacing
 from xec.wire.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1 import reconstruction_pb2_grpc as pb_grpc
@@ -25,6 +26,9 @@ from xec_server.service import EventBatcher, ReconstructionService, computation
 from xec_server.settings import Address, ServerSettings
 
 SERVICE: Final[str] = pb.DESCRIPTOR.services_by_name["Reconstruction"].full_name
+LAST_CALLS: Final = 0.2
+"""Seconds in which calls that had set out before they could know are refused with a reason; gRPC
+cuts off as CANCELLED what it has received but not yet handed over when it stops."""
 LAST_SENDS: Final = 1.0
 """Seconds for answers on their way once every event is computed; health watchers end then."""
 
@@ -73,6 +77,7 @@ class Server:
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc)
         self.address = settings.address
+        self._ready = False
 
     @property
     def model(self) -> ModelInfo:
@@ -89,13 +94,22 @@ class Server:
 
         Raises:
             ServiceError: the address cannot be listened on.
+            FileError: the ready file cannot be written; the server stops again.
         """
         self.address = self._bind(self._settings.address)
         await self._set_health(_NOT_SERVING)
         await self._grpc.start()
         await self._set_health(_SERVING)
+        try:
+            self._show_ready()
+        except FileError:
+            await self.stop()
+            raise
+
+    def _show_ready(self) -> None:
         if self._settings.ready_file is not None:
             _write_ready(self._settings.ready_file, self.address)
+        self._ready = True
 
     def _bind(self, wanted: Address) -> Address:
         try:
@@ -119,17 +133,17 @@ class Server:
         except TimeoutError:
             log.warning("%d events were still waiting after the grace", self._batcher.waiting)
         self._batcher.close()
+        await asyncio.sleep(min(LAST_CALLS, self._settings.grace))
         await self._grpc.stop(LAST_SENDS)
         self._engine.close()
-        if self._settings.ready_file is not None:
+        if self._ready and self._settings.ready_file is not None:
             self._settings.ready_file.unlink(missing_ok=True)
 
 
 def _write_ready(path: Path, address: Address) -> None:
     """Appears complete or not at all: whoever waits for the file may read it at once."""
-    draft = path.with_name(f".{path.name}.new")
-    draft.write_text(f"{address}\n")
-    draft.replace(path)
+    with replacing(path) as file:
+        file.write(f"{address}\n".encode())
 
 
 async def serve(
@@ -148,6 +162,7 @@ async def serve(
 
     Raises:
         ServiceError: the address cannot be listened on.
+        FileError: the ready file cannot be written.
     """
     told_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -64,6 +64,6 @@ def dead_list_of(message: pb.DeadList, own: DeadList | None) -> DeadList:
     if len(dead) == N_CHANNELS:
         raise Refusal(
             Reason.ALL_SENSORS_DEAD,
-            f"The dead-channel list {dead.list_id} says that every sensor is dead.",
+            f"The dead-channel list {dead.list_id} says that every sensor is dead: correct it.",
         )
     return dead

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import grpc
-import numpy as np
 
-from xec.assembly import Outputs, assemble_one
+from xec.assembly import Outputs, assemble_one, is_finite
 from xec.conditions.dead_list import DeadList
 from xec.engines.base import Engine, ModelInfo, tensors_of
 from xec.event import Event, EventBatch
@@ -41,7 +40,7 @@ EventBatcher = Batcher[Work, pb.ReconstructResponse]
 def _answer(
     work: Work, outputs: Outputs, row: int, model: ModelInfo
 ) -> pb.ReconstructResponse | Exception:
-    if not all(np.isfinite(values[row]).all() for values in outputs.values()):
+    if not is_finite(outputs, row):
         return ArithmeticError(
             f"The model's answer to event {work.event.event} of run {work.event.run} is not finite."
         )

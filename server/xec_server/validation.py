@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
 
+from xec.contract import LARGEST_READING
 from xec.errors import InvalidEvent, Violation
 from xec.event import BoolArray, Event, FloatArray
 from xec.wire.codec import event_from_proto
 from xec.wire.limits import MAX_VIOLATIONS
 from xec.wire.v1 import reconstruction_pb2 as pb
-
-MARKER: Final = 9e9
-"""Files mark an invalid reading by 1e10; whatever is larger than this is no reading (FACTS 3)."""
 
 
 @dataclass(slots=True)
@@ -33,13 +30,13 @@ class _Findings:
 
 def _description(value: np.float32) -> str:
     if np.isfinite(value):
-        return f"{value:g} is a marker, not a reading: clear its validity bit."
+        return f"{value:g} is too large for a reading: clear its validity bit if it is a marker."
     return f"{value} in a valid sensor: clear its validity bit."
 
 
 def _check_values(values: FloatArray, path: str, findings: _Findings) -> None:
     """Report what is no number or a marker; invalid readings are 0 by now."""
-    good = np.abs(values) <= MARKER  # False for NaN
+    good = np.abs(values) <= LARGEST_READING  # False for NaN
     if good.all():
         return
     bad = np.flatnonzero(~good)

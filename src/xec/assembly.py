@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from xec.contract import GAMMA_ESTIMATES
 from xec.detector.coordinates import inside_fiducial
+from xec.errors import EngineError
 from xec.event import (
     Event,
     EventBatch,
@@ -22,6 +23,11 @@ from xec.event import (
 from xec.lineage import Provenance
 
 Outputs = Mapping[str, NDArray[np.float32]]
+
+
+def is_finite(outputs: Outputs, row: int) -> bool:
+    """Whether all that the model says about event `row` is a number."""
+    return all(bool(np.isfinite(values[row]).all()) for values in outputs.values())
 
 
 def recovered_sensors(event: Event, outputs: Outputs, row: int) -> Recovered:
@@ -90,8 +96,17 @@ def assemble(
     provenance: Provenance,
     interval_scale: Mapping[str, float],
 ) -> list[Reconstruction]:
-    """`assemble_one` for each event of a batch."""
-    return [
-        assemble_one(event, outputs, row, provenance, interval_scale)
-        for row, event in enumerate(batch)
-    ]
+    """`assemble_one` for each event of a batch.
+
+    Raises:
+        EngineError: the model's answer to an event is not finite.
+    """
+    reconstructions = []
+    for row, event in enumerate(batch):
+        if not is_finite(outputs, row):
+            raise EngineError(
+                f"The model's answer to event {event.event} of run {event.run} is not finite: "
+                "leave the event out, and report it with the model's version."
+            )
+        reconstructions.append(assemble_one(event, outputs, row, provenance, interval_scale))
+    return reconstructions

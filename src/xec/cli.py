@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
-from typing import Any, Final
+from types import FrameType
+from typing import Any, Final, NoReturn
 
 import typer
 from rich.console import Console
@@ -98,8 +100,15 @@ def build_app() -> typer.Typer:
     return app
 
 
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    """End by an exception, so that half-written files are removed on the way out."""
+    del frame
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Run the command line; a known error becomes one sentence and its exit code."""
+    signal.signal(signal.SIGTERM, _end)
     try:
         build_app()()
     except XecError as error:

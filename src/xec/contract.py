@@ -18,6 +18,9 @@ MODEL_NAME: Final = "reconstruct"
 MIN_PHOTONS_FOR_TIME: Final = 100.0
 """A time is meaningful where the same sensor counts more photons than this."""
 
+LARGEST_READING: Final = 9.0e9
+"""Photons or ns; what is larger in size is no reading: files mark invalid ones by 1e10."""
+
 DType = Literal["float32", "uint8"]
 
 

@@ -7,7 +7,8 @@
     ├── ConditionsError     exit 4   a dead-channel list that is unknown or unreadable
     ├── ModelError          exit 5   a model that is missing, altered or of another contract
     ├── EngineError         exit 6   an engine that cannot run
-    └── ServiceError        exit 7   a server that cannot listen or cannot be reached
+    ├── ServiceError        exit 7   a server that cannot listen or cannot be reached
+    └── DivergedError       exit 8   a training whose loss is no number any more
 
 Anything else that escapes is a defect and keeps its traceback.
 """
@@ -84,3 +85,9 @@ class ServiceError(XecError):
     """A server that cannot listen, or cannot be reached."""
 
     exit_code = 7
+
+
+class DivergedError(XecError):
+    """A training whose loss stays NaN or infinite."""
+
+    exit_code = 8

@@ -19,8 +19,10 @@ def train(
     lr: Annotated[float, typer.Option(help="Learning rate after warm-up.")] = 2.0e-3,
     seed: Annotated[int, typer.Option(help="Of events, masks and initial weights.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.")] = 0,
-    calibration_events: Annotated[int, typer.Option(help="Held-out events for sigmas.")] = 4000,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")] = 0,
+    calibration_events: Annotated[
+        int, typer.Option(min=2, help="Held-out events for sigmas.")
+    ] = 4000,
     geometry: Annotated[Path | None, typer.Option(help="Surveyed sensor table.")] = None,
 ) -> None:
     """Train on simulated events with dead sensors: inpainting and regression in one pass.

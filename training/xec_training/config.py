@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -73,8 +74,10 @@ class TrainingConfig:
         if (self.steps is None) == (self.minutes is None):
             raise UsageError("A training is bounded by --steps or by --minutes: give one of them.")
         bound = self.steps if self.minutes is None else self.minutes
-        if bound is not None and bound <= 0:
+        if bound is not None and not 0 < bound < math.inf:
             raise UsageError(f"The bound of a training must be positive, not {bound}.")
+        if not 0.0 < self.lr < math.inf:
+            raise UsageError(f"The learning rate must be positive, not {self.lr}.")
         if not 0.0 <= self.warmup < 1.0:
             raise UsageError(f"warmup is a fraction of the training below 1, not {self.warmup}.")
         if self.batch_size < 1:

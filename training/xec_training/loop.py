@@ -12,7 +12,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from xec.detector.geometry import Geometry
-from xec.errors import XecError
+from xec.errors import DivergedError
 from xec.models.build import build_reconstructor, preset
 from xec.models.checkpoint import Checkpoint, save_checkpoint
 from xec.models.reconstructor import Reconstructor
@@ -27,12 +27,6 @@ from xec_training.schedule import cosine_with_warmup
 from xec_training.source import training_simulation
 
 MAX_BAD_STEPS = 20
-
-
-class DivergedError(XecError):
-    """The loss stayed NaN or infinite."""
-
-    exit_code = 8
 
 
 @dataclass(frozen=True, slots=True)

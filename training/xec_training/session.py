@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from xec.detector.geometry import Geometry, load_survey, parametric
 from xec.errors import UsageError
+from xec.io.output import writing
 from xec.models.checkpoint import load_checkpoint, save_checkpoint
 from xec.simulation.generator import Generator
 from xec_training import loop
@@ -28,7 +29,9 @@ class Session:
     def __init__(
         self, config: TrainingConfig, out: Path, device: str, threads: int, survey: Path | None
     ) -> None:
-        if device.startswith("cuda") and not torch.cuda.is_available():
+        if device not in ("cpu", "cuda"):
+            raise UsageError(f"--device is cpu or cuda, not {device}.")
+        if device == "cuda" and not torch.cuda.is_available():
             raise UsageError("No CUDA device is available; use --device cpu.")
         keep_freed_memory()
         if threads:
@@ -38,8 +41,16 @@ class Session:
         self.console = Console(stderr=True)
 
     def run(self, calibration_events: int) -> None:
-        """Train, calibrate on fresh events, save."""
-        self.out.mkdir(parents=True, exist_ok=True)
+        """Train, calibrate on fresh events, save.
+
+        Raises:
+            FileError: when the folder cannot be written to.
+        """
+        with writing(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+            self._run(calibration_events)
+
+    def _run(self, calibration_events: int) -> None:
         trainer = loop.Trainer(self.config, self.geometry, self.device, self.out)
         final = self._train(trainer)
         self.calibrate(calibration_events)

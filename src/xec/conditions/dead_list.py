@@ -51,7 +51,7 @@ class DeadList:
     @classmethod
     def of(cls, channels: Iterable[int]) -> Self:
         """A list of these channels, in any order, with its digest as id."""
-        ascending = tuple(sorted({int(channel) for channel in channels}))
+        ascending = tuple(sorted({_as_id(channel) for channel in channels}))
         return cls(ascending, list_id_of(ascending))
 
     @classmethod
@@ -68,6 +68,15 @@ class DeadList:
 
     def __len__(self) -> int:
         return len(self.channels)
+
+
+def _as_id(channel: object) -> int:
+    """Refuse what Python would take for an integer: the list of a mask's truth values."""
+    if isinstance(channel, bool | np.bool_) or not isinstance(channel, int | np.integer):
+        raise ConditionsError(
+            f"A dead list holds integer channel ids, not {channel!r}; give a mask as an array."
+        )
+    return int(channel)
 
 
 def _channel(text: str, where: str) -> int:

@@ -65,7 +65,7 @@ def display(
     if results is not None:
         picture = picture.with_reconstruction(load.stored_reconstruction(results, picture.event))
     elif model is not None:
-        picture = picture.with_reconstruction(load.computed_reconstruction(model, picture.event))
+        picture = picture.with_reconstruction(load.computed_reconstruction(model, picture))
     figure = event_display.figure_for(picture)
     event_display.draw_event(figure, picture)
     with replacing(out) as file, writing(out):

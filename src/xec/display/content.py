@@ -40,6 +40,7 @@ class EventPicture:
         reference: what each sensor would have read, (4760,) photons, if the simulation tells.
         truth: one row, if the simulation tells.
         synthetic: whether the event was simulated; the picture says so.
+        geometry_hash: of the geometry that the event was made with, if its file tells.
     """
 
     event: Event
@@ -47,6 +48,7 @@ class EventPicture:
     reference: FloatArray | None = None
     truth: Truth | None = None
     synthetic: bool = False
+    geometry_hash: str | None = None
 
     @property
     def measured(self) -> BoolArray:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from xec.assembly import assemble_one
+import numpy as np
+
+from xec.assembly import assemble
 from xec.display.content import EventPicture
 from xec.engines.base import tensors_of
-from xec.errors import FileError, UsageError
+from xec.errors import FileError, InvalidEvent, UsageError
 from xec.event import Event, EventBatch, Reconstruction
 from xec.io.parquet_read import read_results
 from xec.io.root import EventFile, open_events
@@ -60,6 +62,17 @@ def load_event(path: Path, which: EventNumber | Entry) -> EventPicture:
             reference=None if chunk.npho_reference is None else chunk.npho_reference[0],
             truth=chunk.events.truth,
             synthetic=file.synthetic,
+            geometry_hash=file.geometry_hash,
+        )
+
+
+def _refuse_other_event(path: Path, event: Event, reconstruction: Reconstruction) -> None:
+    """Files of other simulations often use the same numbers."""
+    recovered = np.isin(np.flatnonzero(~event.npho_valid), reconstruction.recovered.channel)
+    if not recovered.all():
+        raise FileError(
+            f"{path} is not of this file: its run {event.run}, event {event.event} was "
+            "reconstructed with other dead sensors."
         )
 
 
@@ -67,32 +80,43 @@ def stored_reconstruction(path: Path, event: Event) -> Reconstruction:
     """The reconstruction of an event from a result file.
 
     Raises:
-        FileError: when the file is not a result file, or has no such event.
+        FileError: when the file is not a result file, or has no such event, or one of that number
+            that had other invalid sensors.
     """
     for reconstruction in read_results(path):
         if (reconstruction.run, reconstruction.event) == (event.run, event.event):
+            _refuse_other_event(path, event, reconstruction)
             return reconstruction
     raise FileError(f"{path} has no reconstruction of run {event.run}, event {event.event}.")
 
 
-def computed_reconstruction(repository: Path, event: Event) -> Reconstruction:
-    """The reconstruction of an event by the embedded engine.
+def computed_reconstruction(repository: Path, picture: EventPicture) -> Reconstruction:
+    """The reconstruction of a picture's event by the embedded engine.
 
     Raises:
         UsageError: when ONNX Runtime is not installed.
-        ModelError: when the model cannot be loaded.
+        InvalidEvent: when no sensor has a valid count.
+        ModelError: when the model cannot be loaded, or is for another geometry.
     """
+    event = picture.event
+    if not event.npho_valid.any():
+        raise InvalidEvent(
+            f"Event {event.event} of run {event.run} has no sensor with a valid count: draw it "
+            "without --model."
+        )
     if find_spec("onnxruntime") is None:
         raise UsageError(
             "xec display --model needs onnxruntime: pip install 'xec-reconstruct[server]'."
         )
     from xec.engines.onnx import OnnxEngine, OnnxSettings  # noqa: PLC0415
 
-    engine = OnnxEngine(repository, OnnxSettings(sessions=1, largest_batch=1))
+    settings = OnnxSettings(sessions=1, largest_batch=1)
+    engine = OnnxEngine(repository, settings, geometry_hash=picture.geometry_hash)
     try:
         model = engine.model
-        outputs = engine.infer(tensors_of(EventBatch.stack([event])))
+        batch = EventBatch.stack([event])
+        outputs = engine.infer(tensors_of(batch))
         origin = Provenance(model.name, model.version, model.sha256, model.geometry_hash)
-        return assemble_one(event, outputs, 0, origin, model.interval_scale)
+        return assemble(batch, outputs, origin, model.interval_scale)[0]
     finally:
         engine.close()

@@ -127,8 +127,8 @@ def model_info(
             raise ModelError(f"{path} does not follow the contract's {kind}: {difference}.")
     if geometry_hash is not None and metadata["geometry_hash"] != geometry_hash:
         raise ModelError(
-            f"{path} was made for geometry {metadata['geometry_hash'][:12]}…, "
-            f"not for {geometry_hash[:12]}…."
+            f"{path} was made for geometry {metadata['geometry_hash'][:12]}…, not for "
+            f"{geometry_hash[:12]}…: use a model for the geometry of the events."
         )
     return ModelInfo(
         name=metadata.get("model_name", stored.name),

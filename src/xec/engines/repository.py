@@ -40,7 +40,9 @@ def version_folder(repository: Path, name: str = MODEL_NAME, version: int | None
         ModelError: there is no such repository, model or version.
     """
     if not repository.is_dir():
-        raise ModelError(f"There is no model repository at {repository}.")
+        raise ModelError(
+            f"There is no model repository at {repository}: name its folder with --model."
+        )
     model = repository / name
     if not model.is_dir():
         raise ModelError(f"The model repository {repository} has no model named {name}.")
@@ -58,7 +60,9 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+        raise ModelError(
+            f"{path} cannot be read: {error.strerror}; copy or export the model again."
+        ) from error
 
 
 def read_manifest(folder: Path) -> Mapping[str, Any]:

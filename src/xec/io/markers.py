@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from xec.contract import LARGEST_READING
 from xec.errors import FileError
 from xec.event import BoolArray, FloatArray
 
@@ -36,7 +37,8 @@ def split_markers(
 ) -> tuple[FloatArray, BoolArray]:
     """Values in our units, 0 where invalid, and their validity.
 
-    The conversion is done in double precision and rounded once.
+    The conversion is done in double precision and rounded once. A value that is too large for a
+    reading after it is a marker too: some programs convert their markers like readings.
 
     Args:
         raw: (B, ...) as stored in the file.
@@ -45,17 +47,20 @@ def split_markers(
         first_entry: entry number of row 0, for the error.
 
     Raises:
-        FileError: for negative infinity, which no program writes on purpose.
+        FileError: for negative infinity or what is nearly as far down: neither reading nor marker.
     """
     valid = is_reading(raw)
     readings = np.where(valid, raw, raw.dtype.type(0))
     with np.errstate(over="ignore"):
         values = (readings.astype(np.float64) * factor).astype(np.float32)
-    damaged = np.isneginf(values)
+    valid &= values <= LARGEST_READING
+    values = np.where(valid, values, np.float32(0))
+    damaged = values < -LARGEST_READING
     if damaged.any():
-        entry = first_entry + int(np.argwhere(damaged)[0][0])
+        place = np.argwhere(damaged)[0]
         raise FileError(
-            f"{where} holds negative infinity at entry {entry}: the file is damaged, write it anew."
+            f"{where} holds {raw[tuple(place)]:g} at entry {first_entry + int(place[0])}, which is "
+            "neither a reading nor a marker: the file is damaged, write it anew."
         )
     return values, valid
 

@@ -118,7 +118,9 @@ def find_tree(file: Any, name: str, path: Path) -> Any:
     """
     with reading(path):
         classes = file.classnames(cycle=False)
-    if classes.get(name) != "TTree":
+    if classes.get(name, "TTree") != "TTree":
+        raise FileError(f"{path}: {name} is a {classes[name]}; write it as a TTree.")
+    if name not in classes:
         trees = [key for key, kind in classes.items() if kind == "TTree"]
         found = f"its trees are {', '.join(trees)}" if trees else "it holds no tree"
         raise FileError(f"{path} has no tree named {name}; {found}.")

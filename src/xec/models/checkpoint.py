@@ -73,7 +73,7 @@ def load_checkpoint(folder: Path, geometry: Geometry) -> tuple[Reconstructor, Ch
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise ModelError(f"{folder} has no {WEIGHTS}; it is not a whole checkpoint.")
-    if sha256_of_file(weights) != description["weights_sha256"]:
+    if sha256_of_file(weights) != description.get("weights_sha256"):
         raise ModelError(f"{weights} is not the file that {DESCRIPTION} describes; it was altered.")
     checkpoint = _checkpoint_of(description)
     _check_identity(folder, checkpoint, geometry)
@@ -88,11 +88,13 @@ def load_checkpoint(folder: Path, geometry: Geometry) -> tuple[Reconstructor, Ch
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
-        description: dict[str, Any] = json.loads(path.read_text())
+        description = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise ModelError(f"{folder} is not a checkpoint: it has no {DESCRIPTION}.") from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(description, dict):
+        raise ModelError(f"{path} is not a JSON object: train the network again.")
     return description
 
 

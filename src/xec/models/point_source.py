@@ -22,6 +22,9 @@ from xec.detector.solid_angle import CHIP, PMT_RADIUS
 SOFTENING: Final = 0.5  # cm; keeps the light finite for a source on a sensor
 MPPC_AREA: Final = 4.0 * CHIP**2  # cm^2
 PMT_AREA: Final = math.pi * PMT_RADIUS**2
+FRACTION_MIN: Final = 1e-6
+"""Keeps 0 / 0 away where no visible sensor faces the source. ONNX's optimiser takes constants
+below 1e-8 for zero and drops them from a sum, so that a smaller one would not reach the graph."""
 
 
 class PointSource(nn.Module):
@@ -48,7 +51,7 @@ class PointSource(nn.Module):
         distance2 = dx * dx + dy * dy + dz * dz + SOFTENING**2
         fraction = self.area * height.clamp(min=0.0) / (distance2 * torch.sqrt(distance2))
         seen = (npho.clamp(min=0.0) * valid).sum(1, keepdim=True)
-        return fraction * (seen / ((fraction * valid).sum(1, keepdim=True) + 1e-9))
+        return fraction * (seen / ((fraction * valid).sum(1, keepdim=True) + FRACTION_MIN))
 
 
 def _columns(vectors: NDArray[np.float64]) -> Tensor:

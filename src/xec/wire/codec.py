@@ -132,7 +132,8 @@ def dead_mask_of_channels(ids: Sequence[int]) -> BoolArray:
             `MAX_VIOLATIONS` of them are listed.
     """
     if len(ids) > N_CHANNELS:
-        raise InvalidEvent(f"The dead list has {len(ids)} ids for {N_CHANNELS} sensors.")
+        text = f"{len(ids)} ids for {N_CHANNELS} sensors."
+        raise InvalidEvent(f"The dead list has {text}", (Violation("channels.id", text),))
     channels = np.fromiter(ids, dtype=np.int64, count=len(ids))
     unknown = np.flatnonzero((channels < 0) | (channels >= N_CHANNELS))
     if len(unknown):
