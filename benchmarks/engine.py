@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from machine import machine
 from rich.console import Console
 from rich.table import Table
 
+from machine import machine
 from xec.contract import OUTPUTS
 from xec.detector.channels import N_CHANNELS
 from xec.engines.base import Tensors

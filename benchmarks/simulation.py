@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import machine
 from rich.console import Console
 from rich.table import Table
 
+from machine import machine
 from xec.detector.geometry import parametric
 from xec.simulation.electronics import Electronics
 from xec.simulation.generator import Generator, SimulationConfig, draw_run_conditions

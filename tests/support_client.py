@@ -17,14 +17,14 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
-from xec_client import AsyncClient, Client
-from xec_client.exchange import SERVICE
 
 from xec.conditions.dead_list import DeadList
 from xec.contract import CONTRACT_VERSION, GAMMA_ESTIMATES
 from xec.wire.limits import MAX_REQUEST_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1 import reconstruction_pb2_grpc as pb_grpc
+from xec_client import AsyncClient, Client
+from xec_client.exchange import SERVICE
 
 Code = grpc.StatusCode
 
@@ -151,10 +151,9 @@ def serving(
 @contextmanager
 def real_server(repository: Path, own: DeadList | None = None) -> Iterator[str]:
     """The address of `xec_server` on a model, in a thread of its own."""
+    from xec.engines.onnx import OnnxEngine, OnnxSettings
     from xec_server.app import Server
     from xec_server.settings import Address, ServerSettings
-
-    from xec.engines.onnx import OnnxEngine, OnnxSettings
 
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)

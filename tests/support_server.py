@@ -14,9 +14,6 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from xec_server.app import Server
-from xec_server.batcher import BatchPolicy
-from xec_server.settings import Address, ServerSettings
 
 from xec.conditions.dead_list import DeadList
 from xec.detector.channels import N_CHANNELS
@@ -26,6 +23,9 @@ from xec.wire import codec
 from xec.wire.limits import MAX_RESPONSE_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
+from xec_server.app import Server
+from xec_server.batcher import BatchPolicy
+from xec_server.settings import Address, ServerSettings
 
 Code = grpc.StatusCode
 Events = Callable[..., EventBatch]

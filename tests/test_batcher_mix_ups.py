@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 
 import pytest
+
 from xec_server.batcher import Batcher, BatchPolicy
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from support_batcher import FakeClock, Gate, make, settle, submit, values
 from xec_server.batcher import DeadlinePassedError, DrainingError, QueueFullError
 

@@ -9,9 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from xec_client.errors import MessageTooLarge
-from xec_client.requests import batch_requests, dead_list_message, event_request
-from xec_client.settings import Settings
 
 from xec.conditions.dead_list import DeadList
 from xec.detector.channels import N_CHANNELS
@@ -20,6 +17,9 @@ from xec.event import Event, EventBatch
 from xec.wire.codec import event_from_proto
 from xec.wire.limits import MAX_EVENTS_PER_BATCH, MAX_REQUEST_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_client.errors import MessageTooLarge
+from xec_client.requests import batch_requests, dead_list_message, event_request
+from xec_client.settings import Settings
 
 SETTINGS = Settings("daq7:50051")
 MASK = np.isin(np.arange(N_CHANNELS), [3, 17, 4759])

@@ -12,15 +12,15 @@ import pytest
 from grpc_health.v1 import health_pb2
 from hypothesis import given
 from hypothesis import strategies as st
+
 from support_client import failing, retry_info
+from xec.errors import UsageError
+from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_client.errors import ClientError, DeadlineExceeded, Overloaded, RequestRefused, Unavailable
 from xec_client.exchange import Exchange, Pause, Send, Steps
 from xec_client.retry import DEFAULT_RETRY, NO_RETRY, RetryPolicy
 from xec_client.settings import Settings
 from xec_client.status import CLOSED_HERE, Failure
-
-from xec.errors import UsageError
-from xec.wire.v1 import reconstruction_pb2 as pb
 
 Code = grpc.StatusCode
 UNAVAILABLE = Failure(Code.UNAVAILABLE, "away")

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+
 from support_client import (
     Ask,
     FaultyServicer,
@@ -21,15 +22,14 @@ from support_client import (
     rich,
     serving,
 )
-from xec_client import Client, RetryPolicy, errors
-from xec_client.exchange import METHODS
-from xec_client.retry import DEFAULT_RETRY
-from xec_client.settings import CHANNEL_OPTIONS
-
 from xec.detector.channels import N_CHANNELS
 from xec.errors import UsageError
 from xec.event import Event, EventBatch
 from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_client import Client, RetryPolicy, errors
+from xec_client.exchange import METHODS
+from xec_client.retry import DEFAULT_RETRY
+from xec_client.settings import CHANNEL_OPTIONS
 
 Code = grpc.StatusCode
 QUICK = RetryPolicy(first_wait=0.01, longest_wait=0.02)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support_client import Ask, ask_awaiting, ask_blocking, real_server
-from xec_client import errors
 
+from support_client import Ask, ask_awaiting, ask_blocking, real_server
 from xec.conditions.dead_list import DeadList
 from xec.contract import CONTRACT_VERSION
 from xec.event import EventBatch
+from xec_client import errors
 
 OWN = DeadList.of(range(0, 4000, 100))
 

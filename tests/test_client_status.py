@@ -8,11 +8,11 @@ import grpc
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
+
 from support_client import FakeRpcError, failing, retry_info, rich
+from xec.errors import InvalidEvent, ServiceError, Violation, XecError
 from xec_client import errors
 from xec_client.status import Attempted, error_of, failure_of
-
-from xec.errors import InvalidEvent, ServiceError, Violation, XecError
 
 Code = grpc.StatusCode
 TRIED = Attempted("daq7:50051", 3, 2.5)

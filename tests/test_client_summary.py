@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 from rich.table import Table
-from xec_client.summary import event_table, recovered_table, summary_table, with_sigma
-from xec_client.tally import Tally
 
 from xec.assembly import assemble
 from xec.event import EventBatch, Flag, Reconstruction, RecoveryStatus
 from xec.lineage import Provenance
+from xec_client.summary import event_table, recovered_table, summary_table, with_sigma
+from xec_client.tally import Tally
 
 PROVENANCE = Provenance("reconstruct", "3", "ab" * 32, "cd" * 32, "2023-11")
 

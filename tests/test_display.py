@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+
 from support_display import (
     DEAD,
     REFUSED,
@@ -21,7 +22,6 @@ from support_display import (
     reconstruction,
     reference,
 )
-
 from xec.detector.channels import N_CHANNELS
 from xec.display import colours
 from xec.display.content import EventPicture

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support_display import DEAD, event, reconstruction, reference
 
+from support_display import DEAD, event, reconstruction, reference
 from xec import cli
 from xec.display import command, load
 from xec.errors import FileError, InvalidEvent, ModelError, UsageError

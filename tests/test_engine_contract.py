@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from onnx import TensorProto, helper
-from support_engine import TWO, refused
 
+from support_engine import TWO, refused
 from xec.detector.channels import N_CHANNELS
 from xec.engines.onnx import OnnxEngine
 

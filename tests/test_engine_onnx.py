@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from support_engine import TWO, Events
 
+from support_engine import TWO, Events
 from xec.contract import OUTPUTS
 from xec.engines.base import tensors_of
 from xec.engines.onnx import OnnxEngine, OnnxSettings

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from support_engine import refused
 
+from support_engine import refused
 from xec.detector.channels import N_CHANNELS
 from xec.engines.onnx_bytes import check_self_contained
 from xec.errors import ModelError

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_engine import TWO, refused
 
+from support_engine import TWO, refused
 from xec.engines.onnx import OnnxEngine
 
 

@@ -12,10 +12,6 @@ import pytest
 import torch
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
-from xec_export import session
-from xec_export.events import contract_inputs, with_dark_events
-from xec_export.parity import Difference, compare, relative_difference, require_parity
-from xec_export.repository import config_pbtxt
 
 from xec.contract import INPUTS, MODEL_NAME, OUTPUTS
 from xec.detector.channels import N_CHANNELS
@@ -26,6 +22,10 @@ from xec.models.build import build_reconstructor, preset
 from xec.models.checkpoint import Checkpoint, save_checkpoint
 from xec.models.reconstructor import Reconstructor
 from xec.simulation.generator import Generator, SimulationConfig
+from xec_export import session
+from xec_export.events import contract_inputs, with_dark_events
+from xec_export.parity import Difference, compare, relative_difference, require_parity
+from xec_export.repository import config_pbtxt
 
 DESCRIPTION = Checkpoint(
     preset("tiny"), "tiny", parametric().hash, {"events": 5, "seed": 1}, {"energy": 1.25}

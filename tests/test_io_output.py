@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from io_samples import random_answers, random_events, write_events
 
+from io_samples import random_answers, random_events, write_events
 from xec.errors import FileError, UsageError
 from xec.io.output import refuse_same_file, replacing
 from xec.io.results import open_result_writer

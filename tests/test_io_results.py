@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import uproot
-from io_samples import PROVENANCE, random_answers, random_events, write_events
 
+from io_samples import PROVENANCE, random_answers, random_events, write_events
 from xec.errors import FileError, UsageError
 from xec.event import EventBatch, Reconstruction, Recovered, RecoveryStatus
 from xec.io.parquet_read import describe_results, read_results

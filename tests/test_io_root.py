@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uproot
-from io_samples import random_events, raw_columns, write_events, write_raw
 
+from io_samples import random_events, raw_columns, write_events, write_raw
 from xec.contract import MIN_PHOTONS_FOR_TIME
 from xec.errors import FileError, UsageError
 from xec.event import EventBatch

@@ -13,8 +13,8 @@ import pytest
 import uproot
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from io_samples import random_events, raw_columns, write_events, write_raw
 
+from io_samples import random_events, raw_columns, write_events, write_raw
 from xec.errors import FileError
 from xec.io.root import event_count, open_events, read_events
 from xec.io.root_schema import IDENTITY, META, READINGS

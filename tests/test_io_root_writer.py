@@ -10,8 +10,8 @@ import pytest
 import uproot
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from io_samples import random_events
 
+from io_samples import random_events
 from xec.contract import MIN_PHOTONS_FOR_TIME
 from xec.errors import FileError
 from xec.event import EventBatch

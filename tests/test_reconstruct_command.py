@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uproot
+
 from support_client import real_server
 from support_reconstruct import (
     COUNT,
@@ -19,7 +20,6 @@ from support_reconstruct import (
     stored,
     write_events,
 )
-
 from xec.conditions.dead_list import write_dead_list
 from xec.event import EventBatch
 from xec.io.parquet_read import describe_results, read_results

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import uproot
+
 from support_client import real_server
 from support_reconstruct import (
     COUNT,
@@ -20,12 +21,11 @@ from support_reconstruct import (
     left_behind,
     write_events,
 )
-from xec_client import places
-
 from xec.detector.channels import N_CHANNELS
 from xec.engines.onnx import OnnxEngine
 from xec.event import EventBatch
 from xec.io.root_writer import RootEventWriter
+from xec_client import places
 
 
 @pytest.fixture

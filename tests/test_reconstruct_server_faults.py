@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from support_client import FaultyServicer, rich, serving
 from support_reconstruct import (
     COUNT,
@@ -19,7 +20,6 @@ from support_reconstruct import (
     left_behind,
     write_events,
 )
-
 from xec.event import EventBatch
 from xec.wire.v1 import reconstruction_pb2 as pb
 

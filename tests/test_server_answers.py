@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from support_server import DEAD, NOTHING_DEAD, Code, Events, Running, refusal, request
 
+from support_server import DEAD, NOTHING_DEAD, Code, Events, Running, refusal, request
 from xec.assembly import assemble
 from xec.conditions.dead_list import DeadList
 from xec.engines.base import tensors_of

@@ -7,8 +7,8 @@ from dataclasses import replace
 import grpc
 import numpy as np
 import pytest
-from support_server import DEAD, Code, Events, Running, refusal, request, still_serves, violated
 
+from support_server import DEAD, Code, Events, Running, refusal, request, still_serves, violated
 from xec.detector.channels import N_CHANNELS
 from xec.event import Event
 from xec.wire import codec

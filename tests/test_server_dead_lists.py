@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+
 from support_server import (
     DEAD,
     NOTHING_DEAD,
@@ -17,7 +18,6 @@ from support_server import (
     still_serves,
     violated,
 )
-
 from xec.conditions.dead_list import DeadList
 from xec.detector.channels import N_CHANNELS
 from xec.wire import codec

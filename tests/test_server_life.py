@@ -18,9 +18,6 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from xec_server.app import SERVICE, Server
-from xec_server.batcher import BatchPolicy
-from xec_server.settings import Address, ServerSettings, batching_for
 
 from xec.conditions.dead_list import DeadList
 from xec.engines.onnx import OnnxEngine, OnnxSettings
@@ -29,6 +26,9 @@ from xec.event import EventBatch
 from xec.wire import codec
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
+from xec_server.app import SERVICE, Server
+from xec_server.batcher import BatchPolicy
+from xec_server.settings import Address, ServerSettings, batching_for
 
 Events = Callable[..., EventBatch]
 Status = health_pb2.HealthCheckResponse

@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from support_server import Code, Events, Running, refusal, request, still_serves
 
+from support_server import Code, Events, Running, refusal, request, still_serves
 from xec.errors import EngineError
 from xec.wire import codec
 from xec.wire.v1 import reconstruction_pb2 as pb

@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+
+from xec.detector.geometry import mirror_y, mirror_z, parametric
+from xec.errors import DivergedError, FileError, UsageError
+from xec.models.checkpoint import load_checkpoint
+from xec.simulation.generator import Generator, SimulatedBatch
 from xec_training.augment import MirrorFlip, flip_y, flip_z
 from xec_training.calibrate import calibrate, conformal_quantile, pulls
 from xec_training.config import TrainingConfig
@@ -19,11 +24,6 @@ from xec_training.objective import task_losses
 from xec_training.schedule import cosine_with_warmup
 from xec_training.session import Session
 from xec_training.source import signal_simulation, training_simulation
-
-from xec.detector.geometry import mirror_y, mirror_z, parametric
-from xec.errors import FileError, UsageError
-from xec.models.checkpoint import load_checkpoint
-from xec.simulation.generator import Generator, SimulatedBatch
 
 CPU = torch.device("cpu")
 

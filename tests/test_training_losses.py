@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+
 from xec_training.losses import Term, faithful, spread_likelihood, squared_error
 from xec_training.optimiser import clip_separately, is_spread
 
