@@ -13,7 +13,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 TORCH := torch==2.13.0
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 SOURCES := $(shell find src server clients training export -name '*.py' -o -name '*.proto')
-BENCHMARKS := simulation engine
+BENCHMARKS := simulation engine physics
 
 define new_venv
 @$(if $(PYTHON),,echo "Python 3.11 or newer is needed: put it on PATH or say make PYTHON=..."; exit 1)

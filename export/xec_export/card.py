@@ -47,8 +47,7 @@ def model_card(
             f"{training.get('seconds', 0) / 60:.0f} minutes on {training.get('device', '?')}. "
             f"Sigmas scaled on {training.get('calibration_events', 0):,} further events.\n"
         ),
-        *_filling_section(performance),
-        *_resolution_section(performance),
+        performance_sections(performance),
         "## Settings\n",
         f"```json\n{json.dumps(dict(training), indent=2)}\n```",
     ]
@@ -65,6 +64,11 @@ def training_command(checkpoint: Checkpoint) -> str:
         f"--batch-size {training.get('batch_size')} --lr {training.get('lr')} "
         f"--seed {training.get('seed')} --out runs/{checkpoint.preset}"
     )
+
+
+def performance_sections(performance: Performance) -> str:
+    """The metrics as two sections of Markdown."""
+    return "\n".join([*_filling_section(performance), *_resolution_section(performance)])
 
 
 def _filling_section(performance: Performance) -> list[str]:

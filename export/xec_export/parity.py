@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from xec.contract import INPUTS, OUTPUTS
 from xec.errors import ModelError
 from xec.models.reconstructor import Reconstructor
+
+Arrays = dict[str, NDArray[np.generic]]
 
 TOLERANCE: Final = 1e-4  # relative to the size of each output
 BATCHES: Final = (1, 7, 64)
@@ -34,9 +37,18 @@ def relative_difference(value: NDArray[np.float32], reference: NDArray[np.float3
     return float(difference.max()) if np.isfinite(difference).all() else float("inf")
 
 
-def compare(
-    model: Reconstructor, onnx_bytes: bytes, inputs: dict[str, NDArray[np.generic]]
-) -> list[Difference]:
+def runtime_of(onnx_bytes: bytes) -> Callable[[Arrays], dict[str, NDArray[np.float32]]]:
+    """The exported graph as a function, run by ONNX Runtime on the CPU."""
+    session = onnxruntime.InferenceSession(onnx_bytes, providers=["CPUExecutionProvider"])
+    names = [tensor.name for tensor in OUTPUTS]
+
+    def infer(inputs: Arrays) -> dict[str, NDArray[np.float32]]:
+        return dict(zip(names, session.run(names, inputs), strict=True))
+
+    return infer
+
+
+def compare(model: Reconstructor, onnx_bytes: bytes, inputs: Arrays) -> list[Difference]:
     """Differences between PyTorch and ONNX Runtime for each output and batch size.
 
     Args:
@@ -44,14 +56,13 @@ def compare(
         onnx_bytes: its exported graph.
         inputs: arrays of the contract for at least `max(BATCHES)` events.
     """
-    session = onnxruntime.InferenceSession(onnx_bytes, providers=["CPUExecutionProvider"])
-    names = [tensor.name for tensor in OUTPUTS]
+    infer = runtime_of(onnx_bytes)
     found = []
     for batch in BATCHES:
         part = {t.name: inputs[t.name][:batch] for t in INPUTS}
         with torch.no_grad():
             expected = model(*(torch.from_numpy(part[t.name]) for t in INPUTS))
-        for name, value in zip(names, session.run(names, part), strict=True):
+        for name, value in infer(part).items():
             difference = relative_difference(value, expected[name].numpy())
             found.append(Difference(name, batch, difference))
     return found

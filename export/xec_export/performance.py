@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
 from xec.contract import GAMMA_ESTIMATES
 from xec.detector.geometry import Geometry
-from xec.models.reconstructor import Reconstructor
 from xec.recovery.neighbour_average import neighbour_average
 from xec.recovery.solid_angle import solid_angle_ratio
 from xec.recovery.vertex import conventional_vertex
@@ -22,6 +20,7 @@ from xec.simulation.generator import Generator, SimulatedBatch, SimulationConfig
 from xec_export.events import contract_inputs
 
 Array = NDArray[np.float64]
+Infer = Callable[[dict[str, NDArray[np.generic]]], Mapping[str, NDArray[np.float32]]]
 BATCH: Final = 50
 BRIGHT: Final = 100.0  # photons; relative errors are quoted above this
 
@@ -78,24 +77,28 @@ class _Collected:
 
 
 def measure(
-    model: Reconstructor, geometry: Geometry, events: int, seed: int, console: Console
+    infer: Infer, geometry: Geometry, events: int, seed: int, console: Console
 ) -> Performance:
-    """Metrics of `model` on `events` signal events that no training has seen."""
+    """Metrics of a model on signal events that no training has seen.
+
+    Args:
+        infer: from arrays of the contract's inputs to arrays of its outputs.
+        geometry: of the simulated detector.
+        events: how many.
+        seed: of the simulation; not one that a training used.
+        console: shows the progress.
+    """
     source = Generator(SimulationConfig(), geometry, "cpu", seed)
     found = _Collected([], [], [], {}, {}, {})
     steps = range(0, events, BATCH)
     for start in track(steps, description="measuring on fresh events", console=console):
-        _collect(found, model, geometry, source.sample(min(BATCH, events - start)))
+        _collect(found, infer, geometry, source.sample(min(BATCH, events - start)))
     return _summary(found, events)
 
 
-def _collect(
-    found: _Collected, model: Reconstructor, geometry: Geometry, batch: SimulatedBatch
-) -> None:
+def _collect(found: _Collected, infer: Infer, geometry: Geometry, batch: SimulatedBatch) -> None:
     inputs = contract_inputs(batch)
-    with torch.no_grad():
-        tensors = model(*(torch.from_numpy(value) for value in inputs.values()))
-    outputs = {name: value.double().numpy() for name, value in tensors.items()}
+    outputs = {name: value.astype(np.float64) for name, value in infer(inputs).items()}
     dead = (batch.dead & batch.npho_valid).numpy()
     found.light.append(batch.light.double().numpy()[dead])
     found.reading.append(batch.npho.double().numpy()[dead])

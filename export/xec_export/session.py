@@ -13,7 +13,7 @@ from xec.simulation.generator import Generator, SimulationConfig
 from xec_export.card import model_card
 from xec_export.events import contract_inputs, with_dark_events
 from xec_export.onnx import to_onnx
-from xec_export.parity import BATCHES, compare, require_parity
+from xec_export.parity import BATCHES, compare, require_parity, runtime_of
 from xec_export.performance import measure
 from xec_export.repository import write_model
 
@@ -38,7 +38,7 @@ def run_export(
         source = Generator(SimulationConfig(), geometry, "cpu", FRESH_SEED)
         inputs = with_dark_events(contract_inputs(source.sample(max(BATCHES))))
         worst = require_parity(compare(model, onnx_bytes, inputs))
-    performance = measure(model, geometry, card_events, FRESH_SEED + 1, console)
+    performance = measure(runtime_of(onnx_bytes), geometry, card_events, FRESH_SEED + 1, console)
     card = model_card(checkpoint, version, onnx_bytes, worst, performance)
     with writing(repository):
         folder = write_model(repository, version, onnx_bytes, card)
