@@ -48,7 +48,8 @@ class EventFile:
             the tree or a branch, or has branches of another length or type.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
+        path = Path(path)
         self.path = path
         self._file = open_file(path)
         try:
@@ -141,19 +142,19 @@ class EventFile:
         return [branch.name for branch, _ in branches]
 
 
-def open_events(path: Path) -> EventFile:
+def open_events(path: Path | str) -> EventFile:
     """Open an event file; see `EventFile`."""
     return EventFile(path)
 
 
-def event_count(path: Path) -> int:
+def event_count(path: Path | str) -> int:
     """Number of events of a file, after the checks of opening it."""
     with EventFile(path) as file:
         return len(file)
 
 
 def read_events(
-    path: Path,
+    path: Path | str,
     chunk: int = DEFAULT_CHUNK,
     *,
     entry_start: int = 0,
