@@ -1,4 +1,4 @@
-"""Keep freed memory: large tensors come and go each step, and page faults cost a third of it.
+"""Keep freed memory: large tensors come and go each step, and page faults cost much of it.
 
 glibc returns blocks above a threshold to the system at once and must fault them in again; see
 mallopt(3). Elsewhere this does nothing.

@@ -1,6 +1,7 @@
 """Scale factors of the sigmas, measured on held-out events and applied inside the graph.
 
-Source: METHODS, "Uncertainty that can be trusted", 2: s^2 = mean((y - mu)^2 / sigma^2) per task.
+After METHODS, "Uncertainty that can be trusted", 2; how they are measured is in
+`xec_training.calibrate`.
 """
 
 from __future__ import annotations
