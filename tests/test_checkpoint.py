@@ -15,12 +15,17 @@ from xec.errors import ModelError
 from xec.models.build import build_reconstructor, preset
 from xec.models.checkpoint import (
     DESCRIPTION,
-    WEIGHTS,
     Checkpoint,
     load_checkpoint,
+    read_checkpoint,
     save_checkpoint,
 )
 from xec.models.reconstructor import Reconstructor
+
+
+def weights_in(folder: Path) -> Path:
+    (path,) = folder.glob("weights-*.safetensors")
+    return path
 
 
 def describe(**changes: str) -> Checkpoint:
@@ -49,15 +54,15 @@ def test_weights_and_description_come_back(folder: Path, network: Reconstructor)
 
 
 def test_nothing_is_pickled(folder: Path) -> None:
-    assert sorted(p.name for p in folder.iterdir()) == [DESCRIPTION, WEIGHTS]
-    assert int.from_bytes((folder / WEIGHTS).read_bytes()[:8], "little") < 1_000_000
+    assert sorted(p.name for p in folder.iterdir()) == [DESCRIPTION, weights_in(folder).name]
+    assert int.from_bytes(weights_in(folder).read_bytes()[:8], "little") < 1_000_000
     json.loads((folder / DESCRIPTION).read_text())
 
 
 def test_altered_weights_are_refused(folder: Path) -> None:
-    content = bytearray((folder / WEIGHTS).read_bytes())
+    content = bytearray(weights_in(folder).read_bytes())
     content[-1] ^= 1
-    (folder / WEIGHTS).write_bytes(content)
+    weights_in(folder).write_bytes(content)
     with pytest.raises(ModelError, match="altered"):
         load_checkpoint(folder, parametric())
 
@@ -75,11 +80,48 @@ def test_another_contract_is_refused(tmp_path: Path, network: Reconstructor) -> 
         load_checkpoint(tmp_path, parametric())
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, DESCRIPTION])
+@pytest.mark.parametrize("name", ["weights-", DESCRIPTION])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
-    (folder / name).unlink()
-    with pytest.raises(ModelError, match=name):
+    (path,) = folder.glob(f"{name}*")
+    path.unlink()
+    with pytest.raises(ModelError, match=path.name):
         load_checkpoint(folder, parametric())
+
+
+def test_saving_again_replaces_and_a_cut_save_leaves_the_old_one(
+    folder: Path, network: Reconstructor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights come first under a name of their own; only the description makes them count."""
+    before, _ = read_checkpoint(folder, parametric())
+    with torch.no_grad():
+        network.log_light_yield.add_(1.0)
+    real = Path.replace
+
+    def killed(path: Path, target: Path) -> Path:
+        if target.name == DESCRIPTION:
+            raise KeyboardInterrupt
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(folder, network, describe())
+    monkeypatch.undo()
+    after, _ = read_checkpoint(folder, parametric())
+    assert torch.equal(after["log_light_yield"], before["log_light_yield"])
+    save_checkpoint(folder, network, describe())
+    after, _ = read_checkpoint(folder, parametric())
+    assert torch.equal(after["log_light_yield"], before["log_light_yield"] + 1.0)
+    assert len(list(folder.glob("weights-*.safetensors"))) == 1
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "inpaint"])
+def test_an_early_stage_is_refused_with_the_next_step(
+    tmp_path: Path, network: Reconstructor, stage: str
+) -> None:
+    save_checkpoint(tmp_path, network, describe(stage=stage))
+    with pytest.raises(ModelError, match=r"go on with xec train .* --init"):
+        load_checkpoint(tmp_path, parametric())
+    assert read_checkpoint(tmp_path, parametric())[1].stage == stage
 
 
 def test_a_cut_description_is_named(folder: Path) -> None:

@@ -20,7 +20,6 @@ from xec.models.build import (
     config_from_dict,
     preset,
 )
-from xec.models.faces import GridFace
 from xec.models.heads import LOG_SIGMA_BOUND, bounded
 from xec.models.moments import angles_of_xyz, xyz_of_uvw
 from xec.models.point_source import PointSource
@@ -123,13 +122,10 @@ def test_each_group_reads_back_the_sensor_that_it_gathered(model: Reconstructor)
     """Sensor ids through gather, patches and back: every channel once, at its own place."""
     ids = torch.arange(N_CHANNELS, dtype=torch.float32).reshape(1, 1, -1)
     parts = []
-    for group in model.groups:
-        grid = group._gather(ids)
-        face = group.network
-        read = face._to_sensors(face._to_cells(grid)) if isinstance(face, GridFace) else grid
-        parts.append(group._side_by_side(read))
+    for group in model.encoder.face_groups:
+        parts.append(group.to_sensors(group.to_cells(ids)))
         assert torch.equal(parts[-1][0, 0], group.channels.reshape(-1).float())
-    assert torch.equal(torch.cat(parts, dim=-1)[0, 0, model.place], ids[0, 0])
+    assert torch.equal(model.channel_order(parts), ids)
 
 
 def test_the_loss_of_a_spread_leaves_trunk_and_mean_alone(model: Reconstructor) -> None:

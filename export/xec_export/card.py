@@ -49,20 +49,18 @@ def model_card(
         ),
         performance_sections(performance),
         "## Settings\n",
-        f"```json\n{json.dumps(dict(training), indent=2)}\n```",
+        "As JSON, which is also valid YAML for `--config`.\n",
+        f"```json\n{json.dumps(training.get('settings', {}), indent=2)}\n```",
     ]
     return "\n".join(parts) + "\n"
 
 
 def training_command(checkpoint: Checkpoint) -> str:
-    """The command that repeats the training."""
-    training = checkpoint.training
-    bound = "steps" if training.get("steps_bound") else "minutes"
-    value = training.get("steps_bound") or training.get("minutes")
+    """The command that repeats the training, with the card's settings in a file."""
+    init = checkpoint.training.get("init")
+    start = f" --init {init}" if init else ""
     return (
-        f"xec train --preset {checkpoint.preset} --{bound} {value} "
-        f"--batch-size {training.get('batch_size')} --lr {training.get('lr')} "
-        f"--seed {training.get('seed')} --out runs/{checkpoint.preset}"
+        f"xec train {checkpoint.stage} --config settings.yaml{start} --out runs/{checkpoint.preset}"
     )
 
 

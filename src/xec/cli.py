@@ -35,12 +35,13 @@ class Command:
     """A subcommand that a package contributes.
 
     Args:
-        run: the typer function; it imports what is heavy only when it is called.
+        run: the typer function, or an application of several subcommands; what is heavy is
+            imported only when one is called.
         needs: modules without which it cannot run; the command is hidden where they are missing.
         extra: the extra of the distribution that installs them.
     """
 
-    run: Callable[..., Any]
+    run: Callable[..., Any] | typer.Typer
     needs: tuple[str, ...]
     extra: str
 
@@ -66,6 +67,8 @@ def _add(app: typer.Typer, entry: EntryPoint) -> None:
         app.command(
             entry.name, hidden=True, add_help_option=False, context_settings=_ANY_ARGUMENTS
         )(_refusal(entry.name, command))
+    elif isinstance(command.run, typer.Typer):
+        app.add_typer(command.run, name=entry.name)
     else:
         app.command(entry.name)(command.run)
 

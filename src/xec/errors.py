@@ -8,7 +8,8 @@
     ├── ModelError          exit 5   a model that is missing, altered or of another contract
     ├── EngineError         exit 6   an engine that cannot run
     ├── ServiceError        exit 7   a server that cannot listen or cannot be reached
-    └── DivergedError       exit 8   a training whose loss is no number any more
+    ├── DivergedError       exit 8   a training whose loss is no number any more
+    └── OutOfMemoryError    exit 9   a training that does not fit into memory
 
 Anything else that escapes is a defect and keeps its traceback.
 """
@@ -91,3 +92,9 @@ class DivergedError(XecError):
     """A training whose loss stays NaN or infinite."""
 
     exit_code = 8
+
+
+class OutOfMemoryError(XecError):
+    """A training that needs more memory than there is."""
+
+    exit_code = 9

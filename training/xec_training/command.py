@@ -1,41 +1,126 @@
-"""`xec train`: train a network on simulated events and leave a calibrated checkpoint."""
+"""`xec train`: pretrain, inpaint, regress, and the faithfulness report."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xec.cli import Command
 
+if TYPE_CHECKING:
+    from xec_training.stages import AnySettings
 
-def train(
-    out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
-    preset: Annotated[str, typer.Option(help="base, small or tiny.")] = "small",
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps to make.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Wall-clock budget instead.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Events per step.")] = 64,
-    lr: Annotated[float, typer.Option(help="Learning rate after warm-up.")] = 2.0e-3,
-    seed: Annotated[int, typer.Option(help="Of events, masks and initial weights.")] = 1,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")] = 0,
-    calibration_events: Annotated[
-        int, typer.Option(min=2, help="Held-out events for sigmas.")
-    ] = 4000,
-    geometry: Annotated[Path | None, typer.Option(help="Surveyed sensor table.")] = None,
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Train the network: pretrain, then inpaint, then regress; each hands its weights on.",
+)
+
+Config = Annotated[Path | None, typer.Option(help="YAML file; the shipped ones are in configs/.")]
+Out = Annotated[Path, typer.Option(help="Folder of the training and its checkpoint.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="key=value, such as training.lr=0.001; may be repeated."),
+]
+Data = Annotated[
+    list[str] | None,
+    typer.Option(help="sim:, sim:EVENTS, or ROOT files and patterns; may be repeated."),
+]
+Init = Annotated[Path | None, typer.Option(help="Checkpoint of an earlier stage to start from.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the training in --out.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda; several by torchrun.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")]
+
+
+def _overrides(given: list[str] | None, data: list[str] | None) -> list[str]:
+    """The overrides, with --data as one of them."""
+    if not data:
+        return given or []
+    import json  # noqa: PLC0415
+
+    value = json.dumps(data[0] if len(data) == 1 else data)
+    return [*(given or []), f"data.source={value}"]
+
+
+def _run(
+    settings: AnySettings, out: Path, init: Path | None, resume: bool, device: str, threads: int
 ) -> None:
-    """Train on simulated events with dead sensors: inpainting and regression in one pass.
-
-    Example: xec train --preset small --minutes 60 --out runs/small
-    """
-    from xec_training.config import TrainingConfig  # noqa: PLC0415
+    from xec_training.keeper import Request  # noqa: PLC0415
     from xec_training.session import Session  # noqa: PLC0415
 
-    config = TrainingConfig(
-        preset=preset, steps=steps, minutes=minutes, batch_size=batch_size, lr=lr, seed=seed
-    )
-    Session(config, out, device, threads, geometry).run(calibration_events)
+    Session(settings, Request(out, init, resume, device, threads)).run()
 
 
-COMMAND = Command(run=train, needs=("torch", "safetensors"), extra="train")
+@app.command()
+def pretrain(
+    *,
+    out: Out,
+    config: Config = None,
+    overrides: Overrides = None,
+    data: Data = None,
+    init: Init = None,
+    resume: Resume = False,
+    device: Device = "cpu",
+    threads: Threads = 0,
+) -> None:
+    """Masked autoencoder: learn the detector by predicting sensors that were taken away.
+
+    Example: xec train pretrain --config configs/pretrain.yaml --data sim:100000 --out runs/a
+    """
+    from xec_training.settings import PretrainSettings  # noqa: PLC0415
+    from xec_training.settings_file import load_settings  # noqa: PLC0415
+
+    settings = load_settings(PretrainSettings, config, _overrides(overrides, data))
+    _run(settings, out, init, resume, device, threads)
+
+
+@app.command()
+def inpaint(
+    *,
+    out: Out,
+    config: Config = None,
+    overrides: Overrides = None,
+    data: Data = None,
+    init: Init = None,
+    resume: Resume = False,
+    device: Device = "cpu",
+    threads: Threads = 0,
+) -> None:
+    """Fill dead sensors, each with its uncertainty; starts from a pretrained encoder.
+
+    Example: xec train inpaint --config configs/inpaint.yaml --init runs/a --out runs/b
+    """
+    from xec_training.settings import InpaintSettings  # noqa: PLC0415
+    from xec_training.settings_file import load_settings  # noqa: PLC0415
+
+    settings = load_settings(InpaintSettings, config, _overrides(overrides, data))
+    _run(settings, out, init, resume, device, threads)
+
+
+@app.command()
+def regress(
+    *,
+    out: Out,
+    config: Config = None,
+    overrides: Overrides = None,
+    data: Data = None,
+    init: Init = None,
+    resume: Resume = False,
+    device: Device = "cpu",
+    threads: Threads = 0,
+) -> None:
+    """Measure the gamma beside filling dead sensors: what `xec export` needs.
+
+    Example: xec train regress --config configs/regress.yaml --init runs/b --out runs/c
+    """
+    from xec_training.settings import RegressSettings  # noqa: PLC0415
+    from xec_training.settings_file import load_settings  # noqa: PLC0415
+
+    settings = load_settings(RegressSettings, config, _overrides(overrides, data))
+    _run(settings, out, init, resume, device, threads)
+
+
+COMMAND = Command(
+    run=app, needs=("torch", "safetensors", "lightning_fabric", "pydantic", "yaml"), extra="train"
+)

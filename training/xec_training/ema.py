@@ -16,7 +16,11 @@ def warmed_decay(decay: float, updates: int) -> float:
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """An averaged copy of `model`; call `update_parameters` once per optimiser step."""
+    """An averaged copy of `model`; call `update_parameters` once per optimiser step.
+
+    The first update copies the weights, every update copies the buffers. `state_dict` holds the
+    count of updates, so a resumed average goes on with its decay.
+    """
 
     def update(
         average: list[Tensor] | tuple[Tensor, ...],

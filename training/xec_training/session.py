@@ -1,104 +1,222 @@
-"""One training from the command line: device, progress bar, log, calibration, checkpoint."""
+"""One training from the command line: data, network, logs, progress, saves, calibration."""
 
 from __future__ import annotations
 
-import csv
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers.csv_logs import CSVLogger
+from lightning_fabric.loggers.logger import Logger
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from xec.detector.geometry import Geometry, load_survey, parametric
 from xec.errors import UsageError
 from xec.io.output import writing
-from xec.models.checkpoint import load_checkpoint, save_checkpoint
-from xec.simulation.generator import Generator
-from xec_training import loop
-from xec_training.calibrate import calibrate
-from xec_training.config import TrainingConfig
-from xec_training.memory import keep_freed_memory
-from xec_training.source import signal_simulation
+from xec.models.checkpoint import DESCRIPTION, read_checkpoint
+from xec.models.transfer import HandedOver, hand_over
+from xec_training import state, trainer
+from xec_training.calibrate import calibrate_checkpoint
+from xec_training.data.open import open_source
+from xec_training.data.source import EventSource
+from xec_training.keeper import SETTINGS_FILE, Keeper, Request
+from xec_training.memory import explain_out_of_memory, keep_freed_memory
+from xec_training.processes import open_fabric
+from xec_training.reweighting import Reweighting, fit_source
+from xec_training.settings import PretrainSettings, RegressSettings
+from xec_training.settings_file import as_yaml
+from xec_training.stages import AnySettings, Plan, plan
 
-LOG_EVERY = 20  # steps
+
+class Interrupted(SystemExit):
+    """The process was asked to end; the state was saved before."""
 
 
 class Session:
-    """Runs a `loop.Trainer` where a person watches."""
+    """Runs a `trainer.Trainer` where a person watches.
 
-    def __init__(
-        self, config: TrainingConfig, out: Path, device: str, threads: int, survey: Path | None
-    ) -> None:
-        if device not in ("cpu", "cuda"):
-            raise UsageError(f"--device is cpu or cuda, not {device}.")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise UsageError("No CUDA device is available; use --device cpu.")
+    Raises:
+        UsageError: a device that is not there, an output that holds another training.
+        FileError, ModelError: data or checkpoints that cannot be used.
+    """
+
+    def __init__(self, settings: AnySettings, request: Request) -> None:
         keep_freed_memory()
-        if threads:
-            torch.set_num_threads(threads)
-        self.config, self.out, self.device = config, out, torch.device(device)
-        self.geometry: Geometry = parametric() if survey is None else load_survey(survey)
+        if request.threads:
+            torch.set_num_threads(request.threads)
+        self.settings, self.request = settings, request
         self.console = Console(stderr=True)
+        survey = settings.data.geometry
+        self.geometry: Geometry = parametric() if survey is None else load_survey(Path(survey))
+        self.asked_to_end: int | None = None
 
-    def run(self, calibration_events: int) -> None:
-        """Train, calibrate on fresh events, save.
+    def run(self) -> None:
+        """Train, calibrate on held-out events, save."""
+        out = self.request.out
+        _refuse_place(out, self.request.resume)
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            fabric = open_fabric(self.request.device, self._loggers())
+        torch.manual_seed(self.settings.training.seed)
+        the_plan = plan(self.settings, self.geometry)
+        self._start_from(the_plan, fabric)
+        source, validation = self._sources(fabric, the_plan)
+        try:
+            with explain_out_of_memory(self.settings.training.batch_size), self._signals():
+                self._train(fabric, the_plan, source, validation)
+        finally:
+            source.close()
+            validation.close()
 
-        Raises:
-            FileError: when the folder cannot be written to.
-        """
-        with writing(self.out):
-            self.out.mkdir(parents=True, exist_ok=True)
-            self._run(calibration_events)
+    def _loggers(self) -> list[Logger]:
+        loggers: list[Logger] = [
+            CSVLogger(self.request.out, name="logs", flush_logs_every_n_steps=1)
+        ]
+        if self.settings.logging.tensorboard:
+            loggers.append(TensorBoardLogger(self.request.out, name="tensorboard"))
+        return loggers
 
-    def _run(self, calibration_events: int) -> None:
-        trainer = loop.Trainer(self.config, self.geometry, self.device, self.out)
-        final = self._train(trainer)
-        self.calibrate(calibration_events)
-        self.console.print(
-            f"{final.events} events in {final.seconds:.0f} s "
-            f"({final.events / max(final.seconds, 1e-9):.0f} events/s): {self.out}"
+    def _say(self, fabric: Fabric, text: str) -> None:
+        if fabric.is_global_zero:
+            self.console.print(text, highlight=False, soft_wrap=True)
+
+    def _start_from(self, the_plan: Plan, fabric: Fabric) -> None:
+        """Take over an earlier stage's weights."""
+        if self.request.init is None or self.request.resume:
+            return
+        weights, checkpoint = read_checkpoint(self.request.init, self.geometry)
+        done: HandedOver = hand_over(weights, checkpoint.stage, the_plan.model)
+        self._say(
+            fabric,
+            f"from {self.request.init} ({checkpoint.stage}): {done.taken} tensors taken over, "
+            f"{len(done.fresh)} start fresh",
         )
 
-    def _train(self, trainer: loop.Trainer) -> loop.Progress:
+    def _sources(self, fabric: Fabric, the_plan: Plan) -> tuple[EventSource, EventSource]:
+        data, training = self.settings.data, self.settings.training
+        common: dict[str, Any] = {
+            "geometry": self.geometry,
+            "device": fabric.device,
+            "seed": training.seed,
+            "batch_size": training.batch_size,
+            "rank": fabric.global_rank,
+            "world": fabric.world_size,
+            "validation_share": data.validation_share,
+            "require_truth": the_plan.stage == "regress",
+            "energy": data.energy,
+        }
+        source = open_source(data.source, part="train", **common)
+        held_out = data.validation or data.source
+        if isinstance(held_out, str) and held_out.startswith("sim:"):
+            held_out = f"sim:{data.validation_events}" if held_out == data.source else held_out
+        validation = open_source(held_out, part="validation", **common)
+        return source, validation
+
+    def _train(
+        self, fabric: Fabric, the_plan: Plan, source: EventSource, validation: EventSource
+    ) -> None:
+        reweighting = self._reweighting(source)
+        run = trainer.Trainer(
+            fabric, the_plan, self.settings.training, source, validation, reweighting
+        )
+        keeper = Keeper(self.settings, self.request, self.geometry.hash, fabric, run)
+        if self.request.resume:
+            keeper.resume()
+            self._say(fabric, f"resumed at step {run.timeline.step}")
+        elif fabric.is_global_zero:
+            with writing(self.request.out):
+                (self.request.out / SETTINGS_FILE).write_text(as_yaml(self.settings))
+        with writing(self.request.out):
+            self._loop(run, keeper)
+            keeper.finish()
+        self._finish(fabric, the_plan, validation, run)
+
+    def _finish(
+        self, fabric: Fabric, the_plan: Plan, validation: EventSource, run: trainer.Trainer
+    ) -> None:
+        if fabric.is_global_zero and not isinstance(self.settings, PretrainSettings):
+            with writing(self.request.out), self.console.status("calibrating sigmas"):
+                calibrate_checkpoint(
+                    self.request.out,
+                    self.geometry,
+                    fabric.device,
+                    validation,
+                    self.settings.calibration_events,
+                    self.settings.training.seed,
+                )
+        fabric.barrier()
+        timeline = run.timeline
+        self._say(
+            fabric,
+            f"{self.request.out}: {timeline.events} events in {timeline.step} steps and "
+            f"{timeline.seconds:.0f} s, {self.settings.training.monitor} {run.counts.best:.4g} "
+            f"on {the_plan.stage}'s held-out events",
+        )
+
+    def _reweighting(self, source: EventSource) -> Reweighting | None:
+        if not isinstance(self.settings, RegressSettings):
+            return None
+        wanted = self.settings.reweight
+        if wanted.energy_bins is None and wanted.angle_bins is None:
+            return None
+        return fit_source(
+            Reweighting(wanted.energy_bins, wanted.angle_bins, wanted.largest), source
+        )
+
+    def _loop(self, run: trainer.Trainer, keeper: Keeper) -> None:
         columns = (
-            TextColumn("training"),
+            TextColumn(f"{run.plan.stage}"),
             BarColumn(),
-            TextColumn("{task.fields[events]} events, loss {task.fields[loss]:.3f}"),
+            TextColumn("{task.fields[events]} events, loss {task.fields[loss]:.4g}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        log = self.out / "training.csv"
-        with Progress(*columns, console=self.console) as bar, log.open("w", newline="") as file:
+        hidden = not run.fabric.is_global_zero
+        with Progress(*columns, console=self.console, disable=hidden) as bar:
             task = bar.add_task("training", total=1.0, events=0, loss=float("nan"))
-            writer: csv.DictWriter[str] | None = None
-
-            def report(progress: loop.Progress) -> None:
-                nonlocal writer
+            for progress in run.steps():
                 loss = sum(progress.losses.values())
                 bar.update(task, completed=progress.fraction, events=progress.events, loss=loss)
-                if progress.step % LOG_EVERY == 1:
-                    row = {"step": progress.step, "events": progress.events, "loss": loss}
-                    row |= {"seconds": round(progress.seconds, 1), **progress.losses}
-                    if writer is None:
-                        writer = csv.DictWriter(file, fieldnames=list(row))
-                        writer.writeheader()
-                    writer.writerow(row)
-                    file.flush()
+                keeper.after(progress)
+                if run.processes.any(self.asked_to_end is not None):
+                    keeper.save()
+                    self._say(
+                        run.fabric, f"interrupted; go on with --resume --out {self.request.out}"
+                    )
+                    raise Interrupted(128 + (self.asked_to_end or signal.SIGTERM))
 
-            return trainer.run(report)
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Note a request to end; the training ends after the step that it is in."""
 
-    def calibrate(self, events: int) -> None:
-        """Measure the sigma scales and intervals of the saved checkpoint and save it again."""
-        model, checkpoint = load_checkpoint(self.out, self.geometry)
-        model.to(self.device)
-        source = Generator(signal_simulation(), self.geometry, self.device, self.config.seed + 10)
-        scale = calibrate(model, source, events, self.config.seed + 11)
-        training = {**checkpoint.training, "calibration_events": events}
-        calibrated = type(checkpoint)(
-            checkpoint.config,
-            checkpoint.preset,
-            checkpoint.geometry_hash,
-            training,
-            scale,
-        )
-        save_checkpoint(self.out, model.cpu(), calibrated)
+        def note(number: int, frame: FrameType | None) -> None:
+            del frame
+            self.asked_to_end = number
+
+        old = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+
+def _refuse_place(out: Path, resume: bool) -> None:
+    """Never write over a training that is there already.
+
+    Raises:
+        UsageError: when there is one and it is not to be resumed.
+    """
+    if resume:
+        return
+    if state.has_state(out):
+        raise UsageError(f"{out} holds a training: go on with --resume, or choose another --out.")
+    if (out / DESCRIPTION).exists():
+        raise UsageError(f"{out} holds a checkpoint already; choose another --out.")

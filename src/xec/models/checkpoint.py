@@ -1,25 +1,39 @@
-"""Checkpoints: weights by safetensors, everything else by JSON beside them; never pickle."""
+"""Checkpoints: weights by safetensors, everything else by JSON beside them; never pickle.
+
+The weights' file is named by its content and the description names it, so that replacing the
+description is the one step that replaces a checkpoint: a process killed at any moment leaves the
+old one or the new one, whole.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
+from torch import Tensor, nn
 
 from xec.contract import CONTRACT_VERSION
 from xec.detector.geometry import Geometry
 from xec.errors import ModelError
-from xec.lineage import sha256_of_file
+from xec.lineage import sha256_of_bytes
 from xec.models.build import ModelConfig, build_reconstructor, config_as_dict, config_from_dict
 from xec.models.reconstructor import Reconstructor
 
-WEIGHTS: Final = "weights.safetensors"
 DESCRIPTION: Final = "checkpoint.json"
+
+Stage = Literal["pretrain", "inpaint", "regress"]
+"""How far a training has come: an encoder, one that fills sensors, one that also measures."""
+
+NEXT_STEP: Final[Mapping[str, str]] = {
+    "pretrain": "holds a pretrained encoder only; go on with xec train inpaint --init",
+    "inpaint": "fills sensors but has not learned the gamma; go on with xec train regress --init",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +44,10 @@ class Checkpoint:
         config: its numbers.
         preset: the name under which they are known.
         geometry_hash: of the geometry it was trained on.
-        training: command, events seen, seed and whatever else tells how it came about.
+        training: settings, events seen, seed and whatever else tells how it came about.
         interval_scale: per gamma estimate, half of the 68 % interval in units of sigma.
+        contract_version: of the tensors that it speaks.
+        stage: how far it has come.
     """
 
     config: ModelConfig
@@ -40,48 +56,89 @@ class Checkpoint:
     training: Mapping[str, Any] = field(default_factory=dict)
     interval_scale: Mapping[str, float] = field(default_factory=dict)
     contract_version: str = CONTRACT_VERSION
+    stage: Stage = "regress"
 
 
-def save_checkpoint(folder: Path, model: Reconstructor, checkpoint: Checkpoint) -> None:
-    """Write weights and description into `folder`; each file appears whole or not at all."""
+def save_checkpoint(folder: Path, model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Write weights and description into `folder`; the checkpoint there before is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    partial = folder / f"{WEIGHTS}.part"
-    save_file(state, partial)
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    content = save(state)
+    digest = sha256_of_bytes(content)
+    name = f"weights-{digest[:12]}.safetensors"
     description = {
+        "stage": checkpoint.stage,
         "config": config_as_dict(checkpoint.config),
         "preset": checkpoint.preset,
         "geometry_hash": checkpoint.geometry_hash,
         "training": dict(checkpoint.training),
         "interval_scale": dict(checkpoint.interval_scale),
         "contract_version": checkpoint.contract_version,
-        "weights_sha256": sha256_of_file(partial),
+        "weights": name,
+        "weights_sha256": digest,
     }
-    text = folder / f"{DESCRIPTION}.part"
-    text.write_text(json.dumps(description, indent=2) + "\n")
-    partial.replace(folder / WEIGHTS)
-    text.replace(folder / DESCRIPTION)
+    _replace(folder / name, content)
+    _replace(folder / DESCRIPTION, (json.dumps(description, indent=2) + "\n").encode())
+    for old in folder.glob("weights-*.safetensors"):
+        if old.name != name:
+            old.unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: Path, geometry: Geometry) -> tuple[Reconstructor, Checkpoint]:
-    """Read a checkpoint and build its network, in evaluation mode.
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file that appears whole, and survives a power cut once this returns."""
+    partial = path.with_name(path.name + ".part")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def read_checkpoint(folder: Path, geometry: Geometry) -> tuple[dict[str, Tensor], Checkpoint]:
+    """Weights and description of a checkpoint of any stage.
 
     Raises:
         ModelError: missing or damaged files, another contract or another geometry.
     """
     description = _read_description(folder)
-    weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise ModelError(f"{folder} has no {WEIGHTS}; it is not a whole checkpoint.")
-    if sha256_of_file(weights) != description.get("weights_sha256"):
-        raise ModelError(f"{weights} is not the file that {DESCRIPTION} describes; it was altered.")
     checkpoint = _checkpoint_of(description)
     _check_identity(folder, checkpoint, geometry)
+    weights = folder / Path(str(description.get("weights", "weights.safetensors"))).name
+    try:
+        content = weights.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"{folder} has no {weights.name}; it is not a whole checkpoint."
+        ) from error
+    if sha256_of_bytes(content) != description.get("weights_sha256"):
+        raise ModelError(f"{weights} is not the file that {DESCRIPTION} describes; it was altered.")
+    try:
+        return load(content), checkpoint
+    except SafetensorError as error:
+        raise ModelError(f"{weights} cannot be read: {error}.") from error
+
+
+def load_checkpoint(
+    folder: Path, geometry: Geometry, stages: tuple[Stage, ...] = ("regress",)
+) -> tuple[Reconstructor, Checkpoint]:
+    """Read a checkpoint and build its network, in evaluation mode.
+
+    Args:
+        folder: what `xec train` wrote.
+        geometry: which must be that of its training.
+        stages: which are wanted.
+
+    Raises:
+        ModelError: as `read_checkpoint`, or a stage that is not wanted.
+    """
+    state, checkpoint = read_checkpoint(folder, geometry)
+    if checkpoint.stage not in stages:
+        raise ModelError(f"{folder} {NEXT_STEP.get(checkpoint.stage, 'is finished')} {folder}.")
     model = build_reconstructor(checkpoint.config, geometry)
     try:
-        model.load_state_dict(load_file(weights))
-    except (RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{weights} does not fit the network it describes: {error}") from error
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(f"{folder} does not fit the network it describes: {error}") from error
     return model.eval(), checkpoint
 
 
@@ -107,6 +164,7 @@ def _checkpoint_of(description: Mapping[str, Any]) -> Checkpoint:
             training=description["training"],
             interval_scale=description["interval_scale"],
             contract_version=description["contract_version"],
+            stage=description["stage"],
         )
     except KeyError as error:
         raise ModelError(f"{DESCRIPTION} lacks the entry {error}.") from error

@@ -56,15 +56,24 @@ def _masked(x: Tensor, visible: Tensor | None) -> Tensor:
 
 
 class ConvNeXtBlock(nn.Module):
-    """Depthwise 7x7, layer norm, fourfold expansion with GELU and GRN, projection, residual."""
+    """Depthwise 7x7, layer norm, fourfold expansion with GELU and GRN, projection, residual.
 
-    def __init__(self, channels: int, drop_path: float = 0.0) -> None:
+    Args:
+        channels: width C.
+        drop_path: rate of stochastic depth.
+        gate: attention that multiplies the branch (`xec.models.channel_attention`), or None.
+    """
+
+    def __init__(
+        self, channels: int, drop_path: float = 0.0, gate: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.expand = nn.Linear(channels, 4 * channels)
         self.grn = GlobalResponseNorm(4 * channels)
         self.project = nn.Linear(4 * channels, channels)
+        self.gate = gate
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
@@ -74,6 +83,7 @@ class ConvNeXtBlock(nn.Module):
         y = _masked(self.depthwise(x), visible).permute(0, 2, 3, 1)  # (B, H, W, C)
         y = functional.gelu(self.expand(self.norm(y)))  # (B, H, W, 4C)
         y = _masked(self.project(self.grn(_masked(y, cells))), cells)
+        y = y if self.gate is None else self.gate(y, cells)
         branch: Tensor = self.drop_path(y.permute(0, 3, 1, 2))
         return x + branch
 

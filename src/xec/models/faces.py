@@ -1,11 +1,14 @@
-"""One face of the detector: its sensors to cells, cells to a token, and back to its sensors.
+"""One face of the detector: its sensors to cells, cells to a token, and back to its cells.
 
 A grid face (inner, outer, us, ds) runs ConvNeXt V2 at two resolutions; a hexagonal face (top,
-bottom) runs graph attention. Both offer the same three steps: `encode`, `token`, `read`.
+bottom) runs a graph mixer. Both offer the same steps: `encode`, `token`, `decode`, and know how
+values at their cells become values at their sensors. With a visibility everything is exactly
+sparse, for masked pretraining; without, convolutions are dense.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xec.models.attention import AttentionPool
-from xec.models.convnext import ConvNeXtBlock, Downsample, Upsample, pad_to_multiple
-from xec.models.heads import HINTS, SensorHead
+from xec.models.convnext import Downsample, Upsample, pad_to_multiple
 from xec.models.hexgat import HexBlock
+from xec.models.stage import GridAttention, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,15 @@ class GridSize:
 
 
 class Cells(NamedTuple):
-    """Features of a face: fine cells for reading back, coarse ones for the token."""
+    """Features of a face: fine cells for reading back, coarse ones for the token.
+
+    The visibilities have the cells' shape with one channel; None where everything is seen.
+    """
 
     fine: Tensor  # grid: (B, C, h, w); graph: (B, N, C)
     coarse: Tensor  # grid: (B, C', h', w'); graph: the same as `fine`
+    fine_visible: Tensor | None  # grid: (B, 1, h, w); graph: (B, N)
+    coarse_visible: Tensor | None
 
 
 def cell_positions(height: int, width: int) -> Tensor:
@@ -59,6 +67,7 @@ class GridFace(nn.Module):
         features: features F per sensor.
         width: token width D.
         drop_path: stochastic depth rate of the last block; rising linearly from 0.
+        attention: attention among the blocks.
         select: cells of the flattened sensor grid that are sensors, in their order; all if None.
     """
 
@@ -69,6 +78,7 @@ class GridFace(nn.Module):
         features: int,
         width: int,
         drop_path: float,
+        attention: GridAttention,
         select: Tensor | None = None,
     ) -> None:
         super().__init__()
@@ -76,28 +86,27 @@ class GridFace(nn.Module):
         fine, coarse = size.channels
         rates = torch.linspace(0.0, drop_path, sum(size.blocks)).tolist()
         h, w = -(-shape[0] // size.patch[0]), -(-shape[1] // size.patch[1])
+        first, last = size.blocks
         self.stem = _stem(features, fine, size.patch)
-        self.fine = nn.ModuleList(ConvNeXtBlock(fine, r) for r in rates[: size.blocks[0]])
+        self.fine = Stage(fine, rates[:first], attention.among(first, last_stage=False))
         self.down = Downsample(fine, coarse)
-        self.coarse = nn.ModuleList(ConvNeXtBlock(coarse, r) for r in rates[size.blocks[0] :])
+        self.coarse = Stage(coarse, rates[first:], attention.among(last, last_stage=True))
         self.pool = AttentionPool(
             coarse, size.queries, width, cell_positions(-(-h // 2), -(-w // 2))
         )
         self.up = Upsample(coarse, fine)
         self.context = nn.Linear(width, fine)
-        self.head = SensorHead(fine, size.patch[0] * size.patch[1], HINTS)
         self.register_buffer("select", select, persistent=False)
         self.select: Tensor | None
+        self.channels = fine
+        self.sensors = size.patch[0] * size.patch[1]
 
     def encode(self, features: Tensor, visible: Tensor | None = None) -> Cells:
         """Sensor features (B, F, H, W) to cells; `visible` (B, 1, H, W) for sparse pretraining."""
-        x, v = self._stem(features, visible)
-        for block in self.fine:
-            x = block(x, v)
-        y, v = self.down(x, v)
-        for block in self.coarse:
-            y = block(y, v)
-        return Cells(x, y)
+        x, fine_visible = self._stem(features, visible)
+        x = self.fine(x, fine_visible)
+        y, coarse_visible = self.down(x, fine_visible)
+        return Cells(x, self.coarse(y, coarse_visible), fine_visible, coarse_visible)
 
     def _stem(self, features: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if visible is None:
@@ -108,19 +117,19 @@ class GridFace(nn.Module):
 
     def token(self, cells: Cells) -> Tensor:
         """The face's token (B, D)."""
-        return self.pool(cells.coarse.flatten(2).transpose(1, 2))  # type: ignore[no-any-return]
+        seen = cells.coarse_visible
+        visible = None if seen is None else seen.flatten(1)
+        token: Tensor = self.pool(cells.coarse.flatten(2).transpose(1, 2), visible)
+        return token
 
-    def read(self, cells: Cells, token: Tensor, hints: Tensor) -> tuple[Tensor, Tensor]:
-        """Means (B, MEANS, N) and log sigmas (B, SPREADS, N) of the face's sensors.
-
-        `hints` (B, HINTS, H, W) are guesses at the sensors.
-        """
+    def decode(self, cells: Cells, token: Tensor) -> Tensor:
+        """Features (B, h, w, C) of the fine cells, with what coarse cells and the token know."""
         h, w = cells.fine.shape[-2:]
-        x = cells.fine + self.up(cells.coarse, h, w) + self.context(token)[:, :, None, None]
-        mean, log_sigma = self.head(x.permute(0, 2, 3, 1), self._to_cells(hints))
-        return self._to_sensors(mean), self._to_sensors(log_sigma)
+        context: Tensor = self.context(token)
+        x: Tensor = cells.fine + self.up(cells.coarse, h, w) + context[:, :, None, None]
+        return x.permute(0, 2, 3, 1)
 
-    def _to_cells(self, x: Tensor) -> Tensor:
+    def to_cells(self, x: Tensor) -> Tensor:
         """Sensors (B, V, H, W) to (B, h, w, V * rows * columns), a patch per cell."""
         rows, columns = self.patch
         x = pad_to_multiple(x, rows, columns)
@@ -128,7 +137,7 @@ class GridFace(nn.Module):
         x = x.reshape(B, V, H // rows, rows, W // columns, columns)
         return x.permute(0, 2, 4, 1, 3, 5).flatten(3)
 
-    def _to_sensors(self, x: Tensor) -> Tensor:
+    def to_sensors(self, x: Tensor) -> Tensor:
         """The inverse: (B, h, w, V * rows * columns) to (B, V, N)."""
         B, h, w, _ = x.shape
         rows, columns = self.patch
@@ -146,7 +155,7 @@ def _stem(features: int, channels: int, patch: tuple[int, int]) -> nn.Conv2d:
 
 @dataclass(frozen=True, slots=True)
 class GraphSize:
-    """Width and depth of a hexagonal face."""
+    """Width and depth of a hexagonal face; `heads` are those of the attention mixer."""
 
     channels: int
     blocks: int
@@ -155,31 +164,34 @@ class GraphSize:
 
 
 class HexFace(nn.Module):
-    """Graph attention on the 73 PMTs of the top or bottom face.
+    """A graph network on the 73 PMTs of the top or bottom face.
 
     Args:
         position: (73, 2) coordinates in the plane, of order one.
-        edges: (2, E) directed edges; edge_features: (E, G).
+        size: width and depth.
+        features: features F per sensor.
+        width: token width D.
+        drop_path: stochastic depth rate of the last block; rising linearly from 0.
+        mixer: makes the graph mixer of a block.
     """
 
     def __init__(
         self,
         position: Tensor,
-        edges: Tensor,
-        edge_features: Tensor,
         size: GraphSize,
         features: int,
         width: int,
+        drop_path: float,
+        mixer: Callable[[], nn.Module],
     ) -> None:
         super().__init__()
+        rates = torch.linspace(0.0, drop_path, size.blocks).tolist()
         self.stem = nn.Linear(features, size.channels)
-        self.blocks = nn.ModuleList(
-            HexBlock(size.channels, size.heads, edges, edge_features, len(position))
-            for _ in range(size.blocks)
-        )
+        self.blocks = nn.ModuleList(HexBlock(size.channels, mixer(), rate) for rate in rates)
         self.pool = AttentionPool(size.channels, size.queries, width, position)
         self.context = nn.Linear(width, size.channels)
-        self.head = SensorHead(size.channels, 1, HINTS)
+        self.channels = size.channels
+        self.sensors = 1
 
     def encode(self, features: Tensor, visible: Tensor | None = None) -> Cells:
         """Sensor features (B, F, 73) to nodes; `visible` is (B, 73)."""
@@ -188,14 +200,22 @@ class HexFace(nn.Module):
             x = x * visible.unsqueeze(-1)
         for block in self.blocks:
             x = block(x, visible)
-        return Cells(x, x)
+        return Cells(x, x, visible, visible)
 
     def token(self, cells: Cells) -> Tensor:
         """The face's token (B, D)."""
-        return self.pool(cells.coarse)  # type: ignore[no-any-return]
+        token: Tensor = self.pool(cells.coarse, cells.coarse_visible)
+        return token
 
-    def read(self, cells: Cells, token: Tensor, hints: Tensor) -> tuple[Tensor, Tensor]:
-        """Means (B, MEANS, N) and log sigmas (B, SPREADS, N) from hints (B, HINTS, N)."""
-        x = cells.fine + self.context(token).unsqueeze(1)
-        mean, log_sigma = self.head(x, hints.transpose(1, 2))
-        return mean.transpose(1, 2), log_sigma.transpose(1, 2)
+    def decode(self, cells: Cells, token: Tensor) -> Tensor:
+        """Features (B, N, C) of the nodes, with what the token knows."""
+        context: Tensor = self.context(token)
+        return cells.fine + context.unsqueeze(1)
+
+    def to_cells(self, x: Tensor) -> Tensor:
+        """Sensors (B, V, N) to nodes (B, N, V)."""
+        return x.transpose(1, 2)
+
+    def to_sensors(self, x: Tensor) -> Tensor:
+        """The inverse: (B, N, V) to (B, V, N)."""
+        return x.transpose(1, 2)

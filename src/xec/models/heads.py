@@ -1,7 +1,8 @@
 """Heads: dense ones for every sensor, and those of the gamma, each with mean and spread.
 
-The spread never shapes the features: its path starts from a detached copy (METHODS L2), so the
-mean is the one that a plain squared error would train. Log sigmas are bounded smoothly (L6).
+The two paths of a head share nothing but their input, and the spread's input is given on its own:
+a detached copy of the features (the default), the features themselves, or those of an encoder of
+its own (METHODS L2). Log sigmas are bounded smoothly (L6). All outputs are float32 or better.
 """
 
 from __future__ import annotations
@@ -15,9 +16,6 @@ from torch.nn import functional
 from xec.models.precision import at_least_float32
 
 LOG_SIGMA_BOUND: Final = 7.0
-MEANS: Final = 3  # per sensor: root count, time, trust in the point source
-SPREADS: Final = 2  # per sensor: root count, time
-HINTS: Final = 2  # per sensor: the neighbours' mean and the point source
 
 
 def bounded(raw: Tensor) -> Tensor:
@@ -26,34 +24,37 @@ def bounded(raw: Tensor) -> Tensor:
 
 
 class SensorHead(nn.Module):
-    """Three values for each of the sensors of a cell, and two log sigmas.
-
-    The values: correction of the root count, correction of the time, and the logit of the trust
-    in the point-source guess. The log sigmas: of root count and time.
+    """Values for each of the sensors of a cell, and log sigmas.
 
     Args:
         channels: features per cell.
         sensors: sensors per cell.
         hints: guesses per sensor that the head sees beside the features.
+        means: values per sensor.
+        spreads: log sigmas per sensor.
     """
 
-    def __init__(self, channels: int, sensors: int, hints: int) -> None:
+    def __init__(self, channels: int, sensors: int, hints: int, means: int, spreads: int) -> None:
         super().__init__()
         features = channels + sensors * hints
         self.norm = nn.LayerNorm(channels)
         self.mean_hidden = nn.Linear(features, 2 * channels)
-        self.mean = nn.Linear(2 * channels, MEANS * sensors)
+        self.mean = nn.Linear(2 * channels, means * sensors)
+        self.spread_norm = nn.LayerNorm(channels)
         self.spread_hidden = nn.Linear(features, channels)
-        self.spread = nn.Linear(channels, SPREADS * sensors)
+        self.spread = nn.Linear(channels, spreads * sensors)
         for last in (self.mean, self.spread):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
-    def forward(self, x: Tensor, hints: Tensor) -> tuple[Tensor, Tensor]:
-        """Cells (..., C) and hints (..., sensors * hints) to means and log sigmas, float32."""
+    def forward(
+        self, x: Tensor, hints: Tensor, spread_x: Tensor, spread_hints: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Cells (..., C) and hints (..., sensors * hints), for each path, to means, log sigmas."""
         x = torch.cat([self.norm(x), hints], dim=-1)
         mean = self.mean(functional.gelu(self.mean_hidden(x)))
-        spread = self.spread(functional.gelu(self.spread_hidden(x.detach())))
+        y = torch.cat([self.spread_norm(spread_x), spread_hints], dim=-1)
+        spread = self.spread(functional.gelu(self.spread_hidden(y)))
         return at_least_float32(mean), bounded(spread)
 
 
@@ -72,9 +73,9 @@ class GammaHead(nn.Module):
         self.mean = _perceptron(features, hidden, means)
         self.spread = _perceptron(features, hidden, spreads)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, features) to means and bounded log sigmas, float32."""
-        return at_least_float32(self.mean(x)), bounded(self.spread(x.detach()))
+    def forward(self, x: Tensor, spread_x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, features), for each path, to means and bounded log sigmas."""
+        return at_least_float32(self.mean(x)), bounded(self.spread(spread_x))
 
 
 def _perceptron(features: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xec.models.convnext import DropPath
 from xec.models.precision import at_least_float32
 
 NEGATIVE_SLOPE = 0.2
@@ -77,7 +78,7 @@ class GraphAttention(nn.Module):
         query = self.target(x).unsqueeze(2) + message + self.edge(self.feature)  # (B, N, K, C)
         query = functional.leaky_relu(query, NEGATIVE_SLOPE).reshape(B, N, K, self.heads, -1)
         score = (query * self.attention).sum(-1)  # (B, N, K, heads)
-        weight = self._normalise(score, visible)
+        weight = self._normalise(score, visible).to(message.dtype)
         message = message.reshape(B, N, K, self.heads, -1)
         mixed: Tensor = (weight.unsqueeze(-1) * message).sum(2)
         return mixed.reshape(B, N, C) + self.bias
@@ -95,22 +96,26 @@ class GraphAttention(nn.Module):
 
 
 class HexBlock(nn.Module):
-    """Graph attention and a two-layer perceptron, each with pre-norm and residual."""
+    """A mixer of neighbours and a two-layer perceptron, each with pre-norm and residual.
 
-    def __init__(
-        self, channels: int, heads: int, edges: Tensor, edge_features: Tensor, nodes: int
-    ) -> None:
+    Args:
+        channels: channels C.
+        mixer: maps x (B, N, C) and visible (B, N) or None to (B, N, C): `GraphAttention` or
+            `xec.models.hexconv.HexDepthwise`. Hidden nodes must not change visible ones.
+        drop_path: stochastic depth rate of both branches.
+    """
+
+    def __init__(self, channels: int, mixer: nn.Module, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.norm_attention = nn.LayerNorm(channels)
-        self.attention = GraphAttention(channels, heads, edges, edge_features, nodes)
+        self.norm_mixer = nn.LayerNorm(channels)
+        self.mixer = mixer
         self.norm_mlp = nn.LayerNorm(channels)
         self.expand = nn.Linear(channels, 2 * channels)
         self.project = nn.Linear(2 * channels, channels)
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
         """Map (B, N, C) to the same shape; hidden nodes stay exactly zero."""
-        shown = None if visible is None else visible.unsqueeze(-1)
-        x = x + self.attention(self.norm_attention(x), visible)
-        x = x if shown is None else x * shown
-        x = x + self.project(functional.gelu(self.expand(self.norm_mlp(x))))
-        return x if shown is None else x * shown
+        x = x + self.drop_path(self.mixer(self.norm_mixer(x), visible))
+        x = x + self.drop_path(self.project(functional.gelu(self.expand(self.norm_mlp(x)))))
+        return x if visible is None else x * visible.unsqueeze(-1)

@@ -119,5 +119,5 @@ def angles_of_xyz(xyz: Tensor) -> Tensor:
 
 def uvw_features(uvw: Tensor) -> Tensor:
     """Positions (B, 3) in cm as features of order one."""
-    unit = torch.tensor([U_UNIT, V_UNIT, WIDTH_UNIT], dtype=uvw.dtype, device=uvw.device)
-    return uvw / unit
+    u, v, w = uvw.unbind(1)
+    return torch.stack([u / U_UNIT, v / V_UNIT, w / WIDTH_UNIT], dim=1)

@@ -1,12 +1,12 @@
 """The whole network: raw readings of an event to every sensor's light and the gamma, with sigmas.
 
-Reads top to bottom: front-end, faces, fusion, dense heads, gamma heads, physical units.
+Reads top to bottom: encoder, place of the light, dense heads, gamma heads, physical units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +15,27 @@ from xec.contract import OUTPUTS
 from xec.detector.channels import N_CHANNELS, Face
 from xec.models import moments
 from xec.models.calibration import SigmaScale
-from xec.models.face_group import FaceGroup
+from xec.models.encoder import Encoded, Encoder
+from xec.models.face_group import ChannelOrder
 from xec.models.frontend import (
     ROOT_UNIT,
-    FrontEnd,
     Readings,
     npho_of_root,
     npho_per_root,
     root_of_npho,
 )
-from xec.models.fusion import Fusion
-from xec.models.heads import GammaHead
+from xec.models.heads import GammaHead, SensorHead
+from xec.models.noise import ReadingNoise
 from xec.models.point_source import PointSource
-from xec.models.precision import at_least_float32
+from xec.models.precision import full_precision
+
+SpreadKind = Literal["detached", "shared", "separate"]
+"""What the spreads see: the encoder's features, detached; the same with their gradient; or the
+features of an encoder of their own (Stirn's separate networks)."""
+
+MEANS: Final = 3  # per sensor: root count, time, trust in the point source
+SPREADS: Final = 2  # per sensor: root count, time
+HINTS: Final = 2  # per sensor: the neighbours' mean and the point source
 
 # What a network output of one means: corrections of order one are easy to learn.
 ROOT_STEP: Final = 4.0
@@ -61,54 +69,70 @@ class Prediction(NamedTuple):
     uvw_log_sigma: Tensor
     angle: Tensor  # (B, 2) degrees
     angle_log_sigma: Tensor
+    root_noise: Tensor | None  # (B, 4760) variance of a reading's root count, if it is modelled
+
+
+class Gamma(NamedTuple):
+    """Energy (B, 1) in MeV, time (B, 1) in ns and direction (B, 2) in degrees."""
+
+    energy: Tensor
+    time: Tensor
+    angle: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSizes:
+    """Token width D and width of the gamma heads."""
+
+    width: int
+    hidden: int
 
 
 class Reconstructor(nn.Module):
-    """Front-end, faces, fusion and heads.
+    """Encoder and heads.
 
     Args:
-        front_end: raw readings to features.
-        groups: the six faces, in groups that share a network.
-        fusion: Transformer over the tokens, in the order of the groups' faces.
+        encoder: raw readings to features and tokens.
         light_moments: conventional sums of light.
         flight_time: conventional time of the gamma.
         point_source: conventional light of a point source.
-        width: token width D.
-        hidden: width of the gamma heads.
+        sizes: of the heads.
+        spread: what the spreads see, see `SpreadKind`.
+        spread_encoder: their own encoder, where `spread` is "separate".
+        noise: of a reading, as a floor of every sensor's spread; None leaves it to be learned.
     """
 
     def __init__(
         self,
-        front_end: FrontEnd,
-        groups: Sequence[FaceGroup],
-        fusion: Fusion,
+        encoder: Encoder,
         light_moments: moments.LightMoments,
         flight_time: moments.FlightTime,
         point_source: PointSource,
-        width: int,
-        hidden: int,
+        sizes: HeadSizes,
+        spread: SpreadKind = "detached",
+        spread_encoder: Encoder | None = None,
+        noise: ReadingNoise | None = None,
     ) -> None:
         super().__init__()
-        self.front_end = front_end
-        self.groups = nn.ModuleList(groups)
-        self.fusion = fusion
+        if (spread == "separate") != (spread_encoder is not None):
+            raise ValueError("an encoder of the spreads belongs to spread='separate'")
+        self.encoder = encoder
+        self.spread_encoder = spread_encoder
+        self.spread_noise = noise
+        self.spread = spread
         self.light_moments = light_moments
         self.flight_time = flight_time
         self.point_source = point_source
-        features = len(Face) * width + moments.MOMENT_FEATURES
-        self.place_head = GammaHead(features, hidden, means=6, spreads=3)  # uvw, light centre
-        self.gamma_head = GammaHead(features + 3, hidden, means=4, spreads=4)
+        groups = encoder.face_groups
+        self.sensor_heads = nn.ModuleList(
+            SensorHead(g.network.channels, g.network.sensors, HINTS, MEANS, SPREADS) for g in groups
+        )
+        features = len(Face) * sizes.width + moments.MOMENT_FEATURES
+        self.place_head = GammaHead(features, sizes.hidden, means=6, spreads=3)  # uvw, light centre
+        self.gamma_head = GammaHead(features + 3, sizes.hidden, means=4, spreads=4)
         self.log_light_yield = nn.Parameter(torch.tensor(PHOTONS_PER_MEV).log())
         self.sigma_scale = SigmaScale()
-        order = torch.cat([group.channels.reshape(-1) for group in groups])
-        place = torch.empty(N_CHANNELS, dtype=torch.long)
-        place[order] = torch.arange(N_CHANNELS)
-        self.register_buffer("place", place, persistent=False)  # channel id -> read position
-        self.place: Tensor
-
-    @property
-    def _groups(self) -> list[FaceGroup]:
-        return cast("list[FaceGroup]", list(self.groups))
+        self.channel_order = ChannelOrder(groups, N_CHANNELS)
 
     def forward(
         self, npho: Tensor, time: Tensor, npho_valid: Tensor, time_valid: Tensor
@@ -121,50 +145,56 @@ class Reconstructor(nn.Module):
         self, npho: Tensor, time: Tensor, npho_valid: Tensor, time_valid: Tensor
     ) -> Prediction:
         """The same in the form that the losses want."""
-        readings = self.front_end(npho, time, npho_valid, time_valid)
-        cells = [group.encode(readings.features) for group in self._groups]
-        tokens = self._fuse([group.tokens(c) for group, c in zip(self._groups, cells, strict=True)])
-        summary = at_least_float32(torch.cat(tokens, dim=1).flatten(1))  # (B, T D)
-        uvw, uvw_log_sigma, source = self._place(readings, summary)
+        encoded = self.encoder(npho, time, npho_valid, time_valid)
+        spreads = encoded
+        if self.spread_encoder is not None:
+            spreads = self.spread_encoder(npho, time, npho_valid, time_valid)
+        with full_precision(npho):
+            return self._read(encoded, spreads)
+
+    def _for_spread(self, x: Tensor, own: Tensor | None = None) -> Tensor:
+        """What the spreads see in place of `x`; `own` is what an encoder of theirs made of it."""
+        if self.spread == "shared":
+            return x
+        return x.detach() if own is None or self.spread_encoder is None else own
+
+    def _read(self, encoded: Encoded, spreads: Encoded) -> Prediction:
+        readings = encoded.readings
+        summary = encoded.tokens.flatten(1)  # (B, T D)
+        spread_summary = self._for_spread(summary, spreads.tokens.flatten(1))
+        uvw, uvw_log_sigma, source = self._place(readings, summary, spread_summary)
         hints = self._hints(readings, source)
-        read = [
-            group.read(c, t, hints) for group, c, t in zip(self._groups, cells, tokens, strict=True)
-        ]
-        mean = torch.cat([r[0] for r in read], dim=-1).index_select(
-            2, self.place
-        )  # (B, MEANS, 4760)
-        log_sigma = torch.cat([r[1] for r in read], dim=-1).index_select(2, self.place)
+        mean, log_sigma = self._sensors(encoded, spreads, hints)
         root = self._root(readings, hints, mean)
-        sensor_time = readings.time_guess + TIME_STEP * mean[:, 1] + readings.zero
-        energy, energy_log_sigma, when, when_log_sigma, angle, angle_log_sigma = self._gamma(
-            readings, root, uvw, summary
-        )
+        noise = self._noise(root)
+        gamma, gamma_log_sigma = self._gamma(readings, root, uvw, summary, spread_summary)
         return Prediction(
             root=root,
-            root_log_sigma=log_sigma[:, 0],
-            time=sensor_time,
+            root_log_sigma=_above_floor(log_sigma[:, 0], noise),
+            time=readings.time_guess + TIME_STEP * mean[:, 1] + readings.zero,
             time_log_sigma=log_sigma[:, 1],
-            energy=energy,
-            energy_log_sigma=energy_log_sigma,
-            gamma_time=when,
-            gamma_time_log_sigma=when_log_sigma,
+            energy=gamma.energy,
+            energy_log_sigma=gamma_log_sigma[:, :1],
+            gamma_time=gamma.time,
+            gamma_time_log_sigma=gamma_log_sigma[:, 1:2],
             uvw=uvw,
             uvw_log_sigma=uvw_log_sigma,
-            angle=angle,
-            angle_log_sigma=angle_log_sigma,
+            angle=gamma.angle,
+            angle_log_sigma=gamma_log_sigma[:, 2:],
+            root_noise=noise,
         )
 
-    def _fuse(self, tokens: Sequence[Tensor]) -> list[Tensor]:
-        """Let the tokens of all groups, each (B, G, D), see each other."""
-        fused = self.fusion(torch.cat(list(tokens), dim=1))
-        return list(torch.split(fused, [t.shape[1] for t in tokens], dim=1))
-
-    def _place(self, readings: Readings, summary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _place(
+        self, readings: Readings, summary: Tensor, spread_summary: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Position of the conversion, its log sigma, and x, y, z of the light's centre."""
         guess = npho_of_root(readings.root_guess)
         filled = torch.where(readings.npho_valid > 0, readings.npho, guess)
         light = self.light_moments(filled)
-        step, log_sigma = self.place_head(torch.cat([summary, light.features], dim=1))
+        step, log_sigma = self.place_head(
+            torch.cat([summary, light.features], dim=1),
+            torch.cat([spread_summary, light.features], dim=1),
+        )
         depth = torch.full_like(light.total, moments.DEPTH_GUESS)
         guess = torch.cat([light.uv, depth], dim=1)
         centre = guess + UVW_STEP * step[:, 3:]
@@ -177,33 +207,69 @@ class Reconstructor(nn.Module):
         hints = torch.stack([readings.root_guess, root_of_npho(light)], dim=1)
         return (hints - 2.0) / ROOT_UNIT
 
+    def _sensors(self, encoded: Encoded, spreads: Encoded, hints: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (B, MEANS, 4760) and log sigmas (B, SPREADS, 4760) of the sensor heads."""
+        spread_hints = self._for_spread(hints)
+        means, log_sigmas = [], []
+        for index, group in enumerate(self.encoder.face_groups):
+            x = encoded.features[index]
+            mean, log_sigma = self.sensor_heads[index](
+                x,
+                group.to_cells(hints),
+                self._for_spread(x, spreads.features[index]),
+                group.to_cells(spread_hints),
+            )
+            means.append(group.to_sensors(mean))
+            log_sigmas.append(group.to_sensors(log_sigma))
+        return self.channel_order(means), self.channel_order(log_sigmas)
+
     def _root(self, readings: Readings, hints: Tensor, mean: Tensor) -> Tensor:
         """Neighbours' mean and point source, mixed by the learned trust, and corrected."""
         trust = torch.sigmoid(mean[:, 2] - TRUST_OFFSET)
         mixed = readings.root_guess + ROOT_UNIT * trust * (hints[:, 1] - hints[:, 0])
         return (mixed + ROOT_STEP * mean[:, 0]).clamp(min=ROOT_MIN)
 
+    def _noise(self, root: Tensor) -> Tensor | None:
+        """Variance of the root count of a reading around its expected light, or None."""
+        if self.spread_noise is None:
+            return None
+        root = self._for_spread(root)
+        variance: Tensor = self.spread_noise(npho_of_root(root))
+        return variance / npho_per_root(root).square()
+
     def _gamma(
-        self, readings: Readings, root: Tensor, uvw: Tensor, summary: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Energy, time and angle, each with its log sigma."""
+        self,
+        readings: Readings,
+        root: Tensor,
+        uvw: Tensor,
+        summary: Tensor,
+        spread_summary: Tensor,
+    ) -> tuple[Gamma, Tensor]:
+        """Energy, time and direction, and the log sigmas (B, 4) of their components."""
         filled = torch.where(readings.npho_valid > 0, readings.npho, npho_of_root(root.detach()))
         light = self.light_moments(filled)
         uvw = uvw.detach()
-        features = torch.cat([summary, light.features, moments.uvw_features(uvw)], dim=1)
-        step, log_sigma = self.gamma_head(features)
+        known = torch.cat([light.features, moments.uvw_features(uvw)], dim=1)
+        step, log_sigma = self.gamma_head(
+            torch.cat([summary, known], dim=1), torch.cat([spread_summary, known], dim=1)
+        )
         xyz = moments.xyz_of_uvw(uvw)
         weight = readings.npho.clamp(min=0.0) * readings.time_valid
         start = self.flight_time(readings.time, weight, xyz) + readings.zero
         scale = torch.exp(ENERGY_STEP * step[:, :1] - self.log_light_yield)
-        return (
-            light.total * scale,
-            log_sigma[:, :1],
-            start + GAMMA_TIME_STEP * step[:, 1:2],
-            log_sigma[:, 1:2],
-            moments.angles_of_xyz(xyz) + ANGLE_STEP * step[:, 2:],
-            log_sigma[:, 2:],
+        gamma = Gamma(
+            energy=light.total * scale,
+            time=start + GAMMA_TIME_STEP * step[:, 1:2],
+            angle=moments.angles_of_xyz(xyz) + ANGLE_STEP * step[:, 2:],
         )
+        return gamma, log_sigma
+
+
+def _above_floor(log_sigma: Tensor, floor: Tensor | None) -> Tensor:
+    """Log sigma with the variance `floor` added in quadrature."""
+    if floor is None:
+        return log_sigma
+    return 0.5 * torch.log(floor + torch.exp(2.0 * log_sigma))
 
 
 def to_physical(prediction: Prediction) -> dict[str, Tensor]:

@@ -1,0 +1,48 @@
+"""Checkpoint to TorchScript: the same view of the network as ONNX gets, traced."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Final
+
+import torch
+from torch.jit._trace import TracerWarning
+
+from xec.contract import INPUTS, OUTPUTS
+from xec.models.reconstructor import Reconstructor
+from xec_export.parity import Arrays, Difference, relative_difference
+from xec_export.view import ExportView, example_inputs
+
+# The sizes of the detector's grids do not change with the batch, and tracing is the way out of
+# PyTorch that libtorch and Triton's pytorch backend still take: nothing a user could act on.
+_EXPECTED: Final = {
+    TracerWarning: "Converting a tensor to a Python boolean",
+    DeprecationWarning: "`torch.jit.trace",
+}
+
+
+def to_torchscript(model: Reconstructor) -> torch.jit.ScriptModule:
+    """The network as a traced module from the contract's inputs to a tuple of its outputs."""
+    with warnings.catch_warnings():
+        for category, message in _EXPECTED.items():
+            warnings.filterwarnings("ignore", message=message, category=category)
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            ExportView(model), example_inputs(2), check_trace=False
+        )
+    assert isinstance(traced, torch.jit.ScriptModule)
+    return traced
+
+
+@torch.no_grad()
+def compare_torchscript(
+    model: Reconstructor, traced: torch.jit.ScriptModule, inputs: Arrays, batches: tuple[int, ...]
+) -> list[Difference]:
+    """Differences between PyTorch and TorchScript for each output and batch size."""
+    found = []
+    for batch in batches:
+        part = [torch.from_numpy(inputs[t.name][:batch]) for t in INPUTS]
+        expected = model(*part)
+        for tensor, value in zip(OUTPUTS, traced(*part), strict=True):
+            difference = relative_difference(value.numpy(), expected[tensor.name].numpy())
+            found.append(Difference(tensor.name, batch, difference))
+    return found
