@@ -144,11 +144,20 @@ def documented_commands(text: str) -> list[list[str]]:
 
 
 def options() -> dict[str, set[str]]:
-    """The options of each subcommand of `xec`."""
-    group = typer.main.get_command(build_app())
+    """The options of each subcommand of `xec`, such as `display` and `train regress`."""
     commands: dict[str, set[str]] = {}
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
-        commands[name] = {"--help"} | {option for p in command.params for option in p.opts}
+
+    def collect(group: typer.core.TyperGroup, prefix: str) -> None:
+        for name, command in group.commands.items():
+            if isinstance(command, typer.core.TyperGroup):
+                collect(command, f"{prefix}{name} ")
+            else:
+                used = {option for p in command.params for option in p.opts}
+                commands[f"{prefix}{name}"] = {"--help"} | used
+
+    group = typer.main.get_command(build_app())
+    assert isinstance(group, typer.core.TyperGroup)
+    collect(group, "")
     return commands
 
 
@@ -160,10 +169,11 @@ def unknown(words: list[str]) -> list[str]:
         return sorted(wanted - make_targets())
     if program == "xec" and len(words) > 1 and not words[1].startswith("-"):
         known = options()
-        if words[1] not in known:
-            return [words[1]]
+        name = next((n for n in (words[1], " ".join(words[1:3])) if n in known), None)
+        if name is None:
+            return [" ".join(words[1:3])]
         used = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
-        return sorted(used - known[words[1]])
+        return sorted(used - known[name])
     return []
 
 
@@ -183,9 +193,13 @@ def test_readme_begins_with_the_two_commands() -> None:
 
 
 def test_an_invented_command_would_be_seen() -> None:
-    text = "```sh\nmake dmeo && xec display e.root --hue 3 \\\n  --out e.png | xec revive\n```\n"
+    text = (
+        "```sh\nmake dmeo && xec display e.root --hue 3 \\\n  --out e.png | xec revive\n"
+        "xec train regress --speed 3\nxec train harder --out x\n```\n"
+    )
     commands = documented_commands(text)
-    assert [unknown(words) for words in commands] == [["dmeo"], ["--hue"], ["revive"]]
+    wrong = [["dmeo"], ["--hue"], ["revive"], ["--speed"], ["train harder"]]
+    assert [unknown(words) for words in commands] == wrong
 
 
 def test_ci_runs_readme_commands_and_the_tests_last() -> None:

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from xec.models.inpainting import Gathered, gather_graph, gather_grid
+from xec.detector.channels import FACE_IDS, N_CHANNELS, Face
+from xec.models.inpainting import (
+    GRIDS,
+    Gathered,
+    gather_faces,
+    gather_graph,
+    gather_grid,
+    inpainted,
+)
 
 V = 2
 SHAPES = [(5, 4), (24, 6), (7,), (73,)]
@@ -123,3 +131,33 @@ def test_global_places_would_be_seen() -> None:
     assert not equal(offsets_left_out(values, masked), by_loop(values, masked))
     alone = values[:1], masked[:1]
     assert equal(offsets_left_out(*alone), by_loop(*alone))
+
+
+def test_every_masked_sensor_is_found_on_its_face_at_its_place() -> None:
+    masked = torch.rand(3, N_CHANNELS, generator=torch.Generator().manual_seed(1)) < 0.1
+    ids = torch.arange(N_CHANNELS, dtype=torch.float32).expand(3, 1, -1)
+    found = gather_faces(ids, masked)
+    seen = torch.zeros_like(masked)
+    for face, gathered in found.items():
+        events, places = gathered.valid.nonzero(as_tuple=True)
+        channels = gathered.values[events, places, 0].long()
+        seen[events, channels] = True
+        index = gathered.index[events, places]
+        grid = torch.from_numpy(GRIDS.get(face, FACE_IDS[face]).copy())
+        assert torch.equal(grid[tuple(index.T)] if face in GRIDS else grid[index], channels)
+    assert torch.equal(seen, masked)
+
+
+def test_inpainted_holds_the_contracts_outputs_of_masked_sensors_only() -> None:
+    rng = torch.Generator().manual_seed(2)
+    names = ("npho_mean", "npho_sigma", "time_mean", "time_sigma")
+    outputs = {name: torch.rand(2, N_CHANNELS, generator=rng) for name in names}
+    masked = torch.zeros(2, N_CHANNELS, dtype=torch.bool)
+    masked[0, 44 * 7 + 3] = masked[1, 4600] = True
+    found = inpainted(outputs, masked)
+    assert found[Face.INNER].index[0, 0].tolist() == [7, 3]
+    assert found[Face.INNER].valid.sum(1).tolist() == [1, 0]
+    for column, name in enumerate(names):
+        assert found[Face.INNER].values[0, 0, column] == outputs[name][0, 44 * 7 + 3]
+        assert found[Face.TOP].values[1, 0, column] == outputs[name][1, 4600]
+    assert found[Face.OUTER].valid.shape == (2, 0)

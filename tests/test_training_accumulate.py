@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import subprocess
+import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, cast
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import support_accumulate
+from support_accumulate import TERMS, Rows, closed_form, difference, joined, rows
 from xec_training.accumulate import accumulate
-from xec_training.tasks import Sample
-from xec_training.terms import Term
 
 
-class Rows(NamedTuple):
-    """Inputs, targets and the weights of two terms; stands for a sample."""
-
-    x: Tensor
-    y: Tensor
-    first: Tensor
-    second: Tensor
+@pytest.fixture
+def network() -> nn.Module:
+    return support_accumulate.network()
 
 
 class Alone:
@@ -39,38 +39,6 @@ class Alone:
         loss.backward()
 
 
-def weight_of(name: str) -> Callable[[Sample], Tensor]:
-    return lambda sample: cast(Tensor, getattr(sample, name))
-
-
-TERMS = [
-    Term("first", 0.7, weight_of("first"), lambda p, s: (p - cast(Any, s).y).square()),
-    Term("second", 2.5, weight_of("second"), lambda p, s: (p - 1.0).abs()),
-]
-
-
-@pytest.fixture
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 9), nn.Tanh(), nn.Linear(9, 3)).double()
-
-
-def rows(count: int, seed: int) -> Rows:
-    """Rows whose masks are very unequal: the second term sees few elements, or none at all."""
-    rng = torch.Generator().manual_seed(seed)
-    draw = torch.rand(count, 3, generator=rng, dtype=torch.float64)
-    return Rows(
-        torch.randn(count, 4, generator=rng, dtype=torch.float64),
-        torch.randn(count, 3, generator=rng, dtype=torch.float64),
-        (draw > 0.2).double(),
-        (draw > 0.7).double() * (seed != 2),
-    )
-
-
-def joined(parts: Sequence[Rows]) -> Rows:
-    return Rows(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-
-
 def gradient(network: nn.Module, parts: Sequence[Rows]) -> tuple[list[Tensor], Any]:
     done = accumulate(
         lambda sample: network(cast(Any, sample).x),
@@ -80,18 +48,6 @@ def gradient(network: nn.Module, parts: Sequence[Rows]) -> tuple[list[Tensor], A
         lambda: network.zero_grad(set_to_none=True),
     )
     return [p.grad.clone() for p in network.parameters() if p.grad is not None], done
-
-
-def closed_form(network: nn.Module, whole: Rows) -> list[Tensor]:
-    """The objective of the concatenated batch, written out."""
-    p = network(whole.x)
-    first = (whole.first * (p - whole.y).square()).sum() / whole.first.sum()
-    second = (whole.second * (p - 1.0).abs()).sum() / whole.second.sum()
-    return list(torch.autograd.grad(0.7 * first + 2.5 * second, list(network.parameters())))
-
-
-def difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    return max(float((x - y).abs().max()) for x, y in zip(a, b, strict=True))
 
 
 SIZES = {"equal": [8, 8, 8], "leftover": [8, 8, 3], "unequal": [1, 17, 6, 2], "alone": [5]}
@@ -157,3 +113,24 @@ def test_a_term_that_nothing_belongs_to_adds_nothing(network: nn.Module) -> None
     expected = torch.autograd.grad(first, list(network.parameters()))
     assert difference(found, list(expected)) < 1e-12
     assert done.losses[1] == 0.0
+
+
+def test_two_processes_give_the_gradient_of_one(network: nn.Module, tmp_path: Path) -> None:
+    """DDP averages gradients, and the processes' masks are unequal: see tests/two_processes.py."""
+    script = Path(__file__).with_name("two_processes.py")
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    done = subprocess.run(
+        [sys.executable, *launcher, "--rdzv-endpoint=127.0.0.1:0", str(script), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    parts = [rows(size, seed) for seed, size in enumerate([3, 11, 8, 2])]
+    expected = closed_form(network, joined(parts))
+    for rank in range(2):
+        found = load_file(tmp_path / f"rank-{rank}.safetensors")
+        assert difference(list(found.values()), expected) < 1e-12
+    # Control: what one process alone would have made of its own half.
+    assert difference(closed_form(network, joined(parts[:2])), expected) > 1e-2

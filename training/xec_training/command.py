@@ -121,6 +121,36 @@ def regress(
     _run(settings, out, init, resume, device, threads)
 
 
+@app.command()
+def faithfulness(
+    *,
+    out: Out,
+    config: Config = None,
+    overrides: Overrides = None,
+    data: Data = None,
+    init: Init = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="Loss to compare with mse; may be repeated.")
+    ] = None,
+    device: Device = "cpu",
+    threads: Threads = 0,
+) -> None:
+    """Report: is the mean as good as that of a plain squared error? Trains once per loss.
+
+    Example: xec train faithfulness --config configs/regress.yaml --data sim:20000 --out runs/f
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from xec_training.faithfulness import compare  # noqa: PLC0415
+    from xec_training.keeper import Request  # noqa: PLC0415
+    from xec_training.settings import RegressSettings  # noqa: PLC0415
+    from xec_training.settings_file import load_settings  # noqa: PLC0415
+
+    settings = load_settings(RegressSettings, config, _overrides(overrides, data))
+    request = Request(out, init, False, device, threads)
+    compare(settings, request, kind or ["faithful"], Console())
+
+
 COMMAND = Command(
     run=app, needs=("torch", "safetensors", "lightning_fabric", "pydantic", "yaml"), extra="train"
 )

@@ -14,6 +14,7 @@ from xec_training import state
 from xec_training.settings_file import as_dict, differences
 from xec_training.stages import AnySettings
 from xec_training.trainer import Progress, Trainer
+from xec_training.validation import Report
 
 SETTINGS_FILE: Final = "settings.yaml"
 # What may differ when a training is resumed: its length, and what only watches it.
@@ -69,6 +70,7 @@ class Keeper:
         self.out = request.out
         self.saved_at = run.timeline.seconds
         self.validated_step = -1
+        self.report: Report | None = None
 
     def after(self, progress: Progress) -> None:
         """What is due after a step."""
@@ -77,7 +79,7 @@ class Keeper:
             self._log(progress)
         due = progress.seconds - self.saved_at > 60.0 * self.settings.training.save_minutes
         if self.run.timeline.epoch_ends:
-            self.validate()
+            self.report = self.validate()
             self.save()
         elif due:
             self.save()
@@ -96,7 +98,7 @@ class Keeper:
         }
         self.fabric.log_dict(values, step=progress.step)
 
-    def validate(self) -> None:
+    def validate(self) -> Report:
         """Measure; keep the network if it is the best so far."""
         step = self.run.timeline.step
         report = self.run.validate()
@@ -107,6 +109,7 @@ class Keeper:
         if report.monitor < self.run.counts.best:
             self.run.counts.best = report.monitor
             self._save_network()
+        return report
 
     def save(self) -> None:
         """Save the state to resume from."""
@@ -118,13 +121,14 @@ class Keeper:
             state.publish(self.out, step)
         self.saved_at = self.run.timeline.seconds
 
-    def finish(self) -> None:
-        """Validate and save what the last steps brought."""
-        if self.validated_step != self.run.timeline.step:
-            self.validate()
+    def finish(self) -> Report:
+        """Validate and save what the last steps brought; returns the last validation."""
+        if self.report is None or self.validated_step != self.run.timeline.step:
+            self.report = self.validate()
             self.save()
         if not (self.out / DESCRIPTION).is_file():  # no validation gave a number
             self._save_network()
+        return self.report
 
     def resume(self) -> None:
         """Go on where the training in `out` was saved.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,12 +19,25 @@ if TYPE_CHECKING:
     from lightning_fabric.loggers.logger import Logger
 
 
-def open_fabric(device: str, loggers: list[Logger]) -> Fabric:
+@contextmanager
+def launched(device: str, loggers: list[Logger]) -> Iterator[Fabric]:
     """A launched Fabric on `cpu` or `cuda`; several processes only if torchrun started them.
 
     Raises:
         UsageError: a device that is not there.
     """
+    fabric = _open(device, loggers)
+    fabric.launch()
+    try:
+        yield fabric
+        fabric.barrier()
+    finally:
+        # Left to the interpreter's end, gloo's threads abort the process now and then.
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def _open(device: str, loggers: list[Logger]) -> Fabric:
     if device not in ("cpu", "cuda"):
         raise UsageError(f"--device is cpu or cuda, not {device}.")
     if device == "cuda" and not torch.cuda.is_available():
@@ -31,16 +45,13 @@ def open_fabric(device: str, loggers: list[Logger]) -> Fabric:
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = int(os.environ.get("WORLD_SIZE", "1"))
     several = world > 1 and "TORCHELASTIC_RUN_ID" in os.environ
-    fabric = Fabric(
+    return Fabric(
         accelerator=device,
         devices=local if several else 1,
         num_nodes=world // local if several else 1,
-        # Which parameters get gradients depends on the stage and its losses.
-        strategy=DDPStrategy(find_unused_parameters=True) if several else "auto",
+        strategy=DDPStrategy() if several else "auto",
         loggers=loggers,
     )
-    fabric.launch()
-    return fabric
 
 
 class FabricProcesses:

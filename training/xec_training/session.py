@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,11 +28,12 @@ from xec_training.data.open import open_source
 from xec_training.data.source import EventSource
 from xec_training.keeper import SETTINGS_FILE, Keeper, Request
 from xec_training.memory import explain_out_of_memory, keep_freed_memory
-from xec_training.processes import open_fabric
+from xec_training.processes import launched
 from xec_training.reweighting import Reweighting, fit_source
 from xec_training.settings import PretrainSettings, RegressSettings
 from xec_training.settings_file import as_yaml
 from xec_training.stages import AnySettings, Plan, plan
+from xec_training.validation import Report
 
 
 class Interrupted(SystemExit):
@@ -57,23 +58,24 @@ class Session:
         self.geometry: Geometry = parametric() if survey is None else load_survey(Path(survey))
         self.asked_to_end: int | None = None
 
-    def run(self) -> None:
-        """Train, calibrate on held-out events, save."""
+    def run(self) -> Report:
+        """Train, calibrate on held-out events, save; returns the last validation."""
         out = self.request.out
         _refuse_place(out, self.request.resume)
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
-            fabric = open_fabric(self.request.device, self._loggers())
-        torch.manual_seed(self.settings.training.seed)
-        the_plan = plan(self.settings, self.geometry)
-        self._start_from(the_plan, fabric)
-        source, validation = self._sources(fabric, the_plan)
-        try:
-            with explain_out_of_memory(self.settings.training.batch_size), self._signals():
-                self._train(fabric, the_plan, source, validation)
-        finally:
-            source.close()
-            validation.close()
+        with launched(self.request.device, self._loggers()) as fabric:
+            torch.manual_seed(self.settings.training.seed)
+            the_plan = plan(self.settings, self.geometry)
+            self._start_from(the_plan, fabric)
+            source, validation = self._sources(fabric, the_plan)
+            with (
+                closing(source),
+                closing(validation),
+                explain_out_of_memory(self.settings.training.batch_size),
+                self._signals(),
+            ):
+                return self._train(fabric, the_plan, source, validation)
 
     def _loggers(self) -> list[Logger]:
         loggers: list[Logger] = [
@@ -121,7 +123,7 @@ class Session:
 
     def _train(
         self, fabric: Fabric, the_plan: Plan, source: EventSource, validation: EventSource
-    ) -> None:
+    ) -> Report:
         reweighting = self._reweighting(source)
         run = trainer.Trainer(
             fabric, the_plan, self.settings.training, source, validation, reweighting
@@ -135,8 +137,9 @@ class Session:
                 (self.request.out / SETTINGS_FILE).write_text(as_yaml(self.settings))
         with writing(self.request.out):
             self._loop(run, keeper)
-            keeper.finish()
+            report = keeper.finish()
         self._finish(fabric, the_plan, validation, run)
+        return report
 
     def _finish(
         self, fabric: Fabric, the_plan: Plan, validation: EventSource, run: trainer.Trainer

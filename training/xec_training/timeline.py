@@ -11,6 +11,10 @@ from xec_training.settings import TrainingSettings
 STEPS_OF_ENDLESS_DATA = 1000  # between validations, where an epoch has no length
 
 
+def _now() -> float:
+    return time.monotonic()
+
+
 @dataclass(slots=True)
 class Timeline:
     """Progress of a training, exact across interruptions.
@@ -28,12 +32,12 @@ class Timeline:
     step: int = 0
     events: int = 0
     seconds_before: float = 0.0
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=_now)
 
     @property
     def seconds(self) -> float:
         """Spent so far, over all sessions."""
-        return self.seconds_before + time.monotonic() - self.started
+        return self.seconds_before + _now() - self.started
 
     @property
     def steps_per_epoch(self) -> int:
@@ -81,4 +85,4 @@ class Timeline:
         """Go on from `state_dict`."""
         self.step, self.events = state["step"], state["events"]
         self.seconds_before = state["seconds"]
-        self.started = time.monotonic()
+        self.started = _now()

@@ -35,6 +35,7 @@ from xec_training.stages import Plan
 from xec_training.state import random_state, set_random_state
 from xec_training.tasks import Sample
 from xec_training.timeline import Timeline
+from xec_training.unreached import freeze_unreached
 from xec_training.validation import Report, validate
 
 VALIDATION_SEED = 20_011
@@ -104,6 +105,8 @@ class Trainer:
         self.source, self.validation, self.reweighting = source, validation, reweighting
         self.device = fabric.device
         self.model = plan.model.to(self.device)
+        if fabric.world_size > 1:
+            freeze_unreached(plan, next(iter(validation.batches())))
         predictor = plan.predictor()
         forward = torch.compile(predictor) if settings.compile else predictor
         self.network = fabric.setup_module(cast(nn.Module, forward))

@@ -15,9 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from xec.detector.channels import FACE_IDS, Face
 from xec.models.frontend import npho_of_root
-from xec.models.inpainting import gather_graph
+from xec.models.inpainting import gather_faces
 from xec_training.losses import gaussian_nll
 from xec_training.settings import TaskLoss
 from xec_training.tasks import Sample, Task, columns, total
@@ -61,13 +60,10 @@ def sensor_errors(prediction: Any, sample: Sample) -> dict[str, Tensor]:
     """Sum of |error| in photons and number of hidden sensors, per face, (2,) float64 each."""
     photons = npho_of_root(prediction.root)
     error = (photons - sample.batch.light).abs().unsqueeze(1)  # (B, 1, 4760)
-    found = {}
-    for face in Face:
-        ids = torch.from_numpy(FACE_IDS[face].copy()).to(error.device)
-        masked = gather_graph(error[:, :, ids], sample.masked.hidden[:, ids])
-        size = masked.values[..., 0].double() * masked.valid
-        found[str(face)] = torch.stack([size.sum(), masked.valid.double().sum()])
-    return found
+    return {
+        str(face): torch.stack([total(masked.values), total(masked.valid)])
+        for face, masked in gather_faces(error, sample.masked.hidden).items()
+    }
 
 
 @torch.no_grad()
