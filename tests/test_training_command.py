@@ -126,7 +126,8 @@ def test_a_finished_training_is_not_written_over(chain: Path) -> None:
 def test_a_finished_training_can_be_made_longer(chain: Path, tmp_path: Path) -> None:
     out = tmp_path / "longer"
     xec(words("pretrain", out, "--data", "sim:32"))
-    xec(words("pretrain", out, "--data", "sim:32", "--resume", "--set", "training.epochs=2"))
+    longer = ["--resume", "--set", "training.epochs=2"]
+    xec(["train", "pretrain", "--out", str(out), *longer])  # its own settings, but for the length
     assert (out / "resume" / "latest").read_text() == "step-000000008"  # 2 epochs of 4 batches
     assert sorted(p.name for p in (out / "logs").iterdir()) == ["version_0", "version_1"]
 
@@ -191,6 +192,18 @@ def test_a_training_on_files_is_possible_with_and_without_truth(tmp_path: Path) 
         _, checkpoint = read_checkpoint(tmp_path / stage, parametric())
         assert checkpoint.training["data"]["kind"] == "files"
         assert checkpoint.training["synthetic"] is True
+
+
+def test_rare_energies_can_count_more_and_a_log_for_tensorboard_is_written(
+    tmp_path: Path,
+) -> None:
+    trained = []
+    for name, bins in (("even", "null"), ("weighted", "8")):
+        more = ["--data", "sim:64", "--set", f"reweight.energy_bins={bins}"]
+        xec(words("regress", tmp_path / name, *more, "--set", "logging.tensorboard=true"))
+        trained.append(load_file(next((tmp_path / name).glob("weights-*"))))
+        assert list((tmp_path / name).glob("tensorboard/version_0/events.out.tfevents*"))
+    assert any(not torch.equal(trained[0][key], trained[1][key]) for key in trained[0])
 
 
 def test_a_loss_that_is_no_number_ends_in_a_sentence_and_loses_nothing(tmp_path: Path) -> None:
@@ -274,7 +287,7 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
     more = ["--data", "sim:64", "--threads", "1", "--set", "training.grad_accum_steps=2"]
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
     process = started(
-        words("regress", out, *more),
+        words("inpaint", out, *more),
         *launcher,
         "--rdzv-backend=c10d",
         "--rdzv-endpoint=127.0.0.1:0",
@@ -292,4 +305,4 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
     _, checkpoint = read_checkpoint(out, parametric())
     assert checkpoint.training["processes"] == 2
     assert checkpoint.training["events"] == 64
-    refused(words("regress", out, *more, "--resume"), ModelError, "2 processes")
+    refused(words("inpaint", out, *more, "--resume"), ModelError, "2 processes")

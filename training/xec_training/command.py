@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 from xec.cli import Command
 
 if TYPE_CHECKING:
-    from xec_training.stages import AnySettings
+    from xec.models.checkpoint import Stage
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,28 +29,41 @@ Data = Annotated[
     typer.Option(help="sim:, sim:EVENTS, or ROOT files and patterns; may be repeated."),
 ]
 Init = Annotated[Path | None, typer.Option(help="Checkpoint of an earlier stage to start from.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the training in --out.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the training in --out, by its own settings.")
+]
 Device = Annotated[str, typer.Option(help="cpu or cuda; several by torchrun.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")]
+
+
+def _train(
+    stage: Stage,
+    out: Path,
+    config: Path | None,
+    overrides: list[str] | None,
+    data: list[str] | None,
+    init: Path | None,
+    resume: bool,
+    device: str,
+    threads: int,
+) -> None:
+    from xec_training.keeper import SETTINGS_FILE, Request  # noqa: PLC0415
+    from xec_training.session import Session  # noqa: PLC0415
+    from xec_training.settings_file import load_settings  # noqa: PLC0415
+    from xec_training.stages import SETTINGS  # noqa: PLC0415
+
+    if resume and config is None and (out / SETTINGS_FILE).is_file():
+        config = out / SETTINGS_FILE
+    settings = load_settings(SETTINGS[stage], config, _overrides(overrides, data))
+    Session(settings, Request(out, init, resume, device, threads)).run()
 
 
 def _overrides(given: list[str] | None, data: list[str] | None) -> list[str]:
     """The overrides, with --data as one of them."""
     if not data:
         return given or []
-    import json  # noqa: PLC0415
-
     value = json.dumps(data[0] if len(data) == 1 else data)
     return [*(given or []), f"data.source={value}"]
-
-
-def _run(
-    settings: AnySettings, out: Path, init: Path | None, resume: bool, device: str, threads: int
-) -> None:
-    from xec_training.keeper import Request  # noqa: PLC0415
-    from xec_training.session import Session  # noqa: PLC0415
-
-    Session(settings, Request(out, init, resume, device, threads)).run()
 
 
 @app.command()
@@ -68,11 +82,7 @@ def pretrain(
 
     Example: xec train pretrain --config configs/pretrain.yaml --data sim:100000 --out runs/a
     """
-    from xec_training.settings import PretrainSettings  # noqa: PLC0415
-    from xec_training.settings_file import load_settings  # noqa: PLC0415
-
-    settings = load_settings(PretrainSettings, config, _overrides(overrides, data))
-    _run(settings, out, init, resume, device, threads)
+    _train("pretrain", out, config, overrides, data, init, resume, device, threads)
 
 
 @app.command()
@@ -91,11 +101,7 @@ def inpaint(
 
     Example: xec train inpaint --config configs/inpaint.yaml --init runs/a --out runs/b
     """
-    from xec_training.settings import InpaintSettings  # noqa: PLC0415
-    from xec_training.settings_file import load_settings  # noqa: PLC0415
-
-    settings = load_settings(InpaintSettings, config, _overrides(overrides, data))
-    _run(settings, out, init, resume, device, threads)
+    _train("inpaint", out, config, overrides, data, init, resume, device, threads)
 
 
 @app.command()
@@ -114,11 +120,7 @@ def regress(
 
     Example: xec train regress --config configs/regress.yaml --init runs/b --out runs/c
     """
-    from xec_training.settings import RegressSettings  # noqa: PLC0415
-    from xec_training.settings_file import load_settings  # noqa: PLC0415
-
-    settings = load_settings(RegressSettings, config, _overrides(overrides, data))
-    _run(settings, out, init, resume, device, threads)
+    _train("regress", out, config, overrides, data, init, resume, device, threads)
 
 
 @app.command()

@@ -132,7 +132,7 @@ class Session:
         if self.request.resume:
             keeper.resume()
             self._say(fabric, f"resumed at step {run.timeline.step}")
-        elif fabric.is_global_zero:
+        if fabric.is_global_zero:
             with writing(self.request.out):
                 (self.request.out / SETTINGS_FILE).write_text(as_yaml(self.settings))
         with writing(self.request.out):

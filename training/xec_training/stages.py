@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,12 @@ from xec_training.terms import Term, inpaint_terms, pretrain_terms, regress_term
 
 Mask = Callable[[TrainingBatch, torch.Generator], Masked]
 AnySettings = PretrainSettings | InpaintSettings | RegressSettings
+
+SETTINGS: Final[Mapping[Stage, type[AnySettings]]] = {
+    "pretrain": PretrainSettings,
+    "inpaint": InpaintSettings,
+    "regress": RegressSettings,
+}
 
 
 class Predict(nn.Module):
