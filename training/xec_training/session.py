@@ -24,6 +24,7 @@ from xec.models.checkpoint import DESCRIPTION, read_checkpoint
 from xec.models.transfer import HandedOver, hand_over
 from xec_training import state, trainer
 from xec_training.calibrate import calibrate_checkpoint
+from xec_training.curves import save_curves
 from xec_training.data.open import open_source
 from xec_training.data.source import EventSource
 from xec_training.keeper import SETTINGS_FILE, Keeper, Request
@@ -154,6 +155,10 @@ class Session:
                     self.settings.calibration_events,
                     self.settings.training.seed,
                 )
+        if fabric.is_global_zero:
+            kind = ", synthetic events" if run.source.synthetic else ""
+            title = f"{the_plan.stage}, {self.settings.model.preset}{kind}"
+            save_curves(self.request.out, title)
         fabric.barrier()
         timeline = run.timeline
         self._say(
