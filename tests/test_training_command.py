@@ -206,6 +206,17 @@ def test_rare_energies_can_count_more_and_a_log_for_tensorboard_is_written(
     assert any(not torch.equal(trained[0][key], trained[1][key]) for key in trained[0])
 
 
+def test_files_to_validate_on_are_used_whole(tmp_path: Path) -> None:
+    paths = [tmp_path / "train.root", tmp_path / "held_out.root"]
+    for seed, (path, events) in enumerate(zip(paths, (40, 24), strict=True)):
+        event_file.write(event_file.Request(events, path, seed, 1, (20, 60), None, 0.0, "cpu"))
+    more = ["--data", str(paths[0]), "--set", f"data.validation={paths[1]}"]
+    xec(words("regress", tmp_path / "out", *more))
+    _, checkpoint = read_checkpoint(tmp_path / "out", parametric())
+    assert checkpoint.training["events"] == 40  # none held back
+    assert checkpoint.training["calibration_events"] == 24
+
+
 def test_a_loss_that_is_no_number_ends_in_a_sentence_and_loses_nothing(tmp_path: Path) -> None:
     """A huge rate blows the network up; what was saved before can be resumed."""
     out = tmp_path / "out"
@@ -240,6 +251,10 @@ def test_the_faithfulness_report_finds_the_same_means_and_others(tmp_path: Path)
     assert report["split_nll"]["mean_path_identical_to_mse"] is False
     assert set(report["mse"]["rmse"]) >= {"npho", "time", "energy", "uvw/w", "angle/phi"}
     refused([*arguments, "--kind", "mean"], UsageError, "--kind is one of")
+    arguments[arguments.index(str(tmp_path / "f"))] = str(tmp_path / "g")
+    circle = ["--set", "loss.angle.distance=great_circle", "--kind", "nll"]
+    refused([*arguments, *circle], UsageError, "--kind nll cannot be trained: .*great_circle")
+    assert not (tmp_path / "g").exists()
 
 
 def started(arguments: list[str], *launcher: str) -> subprocess.Popen[str]:

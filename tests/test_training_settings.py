@@ -116,6 +116,17 @@ MISTAKES = {
         ["loss.angle.distance=great_circle", "loss.angle.kind=nll"],
         "great_circle goes with",
     ),
+    "likelihood of no sigma": (
+        ["training.monitor=nll"]
+        + [f"loss.{t}.kind=mse" for t in ("npho", "time", "energy", "gamma_time", "uvw", "angle")],
+        "training.monitor=rmse",
+    ),
+    "faithful with a shared spread": (["model.spread=shared"], "model.spread=detached"),
+    "faithful with one step size": (
+        ["training.optimizer=dadapt_adam", "training.lr=1"],
+        "dadapt_adam finds one step size",
+    ),
+    "no factor of D-Adaptation": (["training.optimizer=dadapt_adam"], "training.lr=1"),
     "energies that fall": (["data.energy=[60, 10]"], "data.energy must rise"),
     "not key=value": (["training.lr"], "--set takes key=value"),
     "no key": (["=3"], "--set takes key=value"),
@@ -132,6 +143,21 @@ def test_a_mistake_is_one_sentence_that_names_the_key(overrides: list[str], sent
     assert text.endswith(".")
     assert "\n" not in text
     assert "pydantic" not in text
+
+
+PRETRAIN_MISTAKES = {
+    "noise": (["loss.npho.kind=noise_aware"], "loss.npho.kind noise_aware is for filling"),
+    "spread": (["model.spread=separate"], "belong to the later stages"),
+    "likelihood": (["training.monitor=nll"], "training.monitor=rmse"),
+}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"), PRETRAIN_MISTAKES.values(), ids=PRETRAIN_MISTAKES
+)
+def test_what_pretraining_cannot_do_is_refused(overrides: list[str], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        load_settings(PretrainSettings, CONFIGS / "pretrain.yaml", overrides)
 
 
 def test_several_mistakes_are_counted_and_an_unknown_key_comes_first() -> None:

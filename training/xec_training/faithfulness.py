@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 import torch
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
@@ -49,11 +50,19 @@ class Trained:
 
 
 def with_kind(settings: RegressSettings, kind: str) -> RegressSettings:
-    """The same settings with one kind of loss for every task."""
+    """The same settings with one kind of loss for every task.
+
+    Raises:
+        UsageError: when the kind contradicts another setting.
+    """
     values = as_dict(settings)
     for task in TASKS:
         values["loss"][task]["kind"] = kind
-    return RegressSettings.model_validate(values)
+    try:
+        return RegressSettings.model_validate(values)
+    except ValidationError as error:
+        reason = str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
+        raise UsageError(f"--kind {kind} cannot be trained: {reason}.") from None
 
 
 def compare(
@@ -74,7 +83,8 @@ def compare(
         if kind not in KINDS:
             raise UsageError(f"--kind is one of {', '.join(KINDS)}, not {kind}.")
     wanted = [REFERENCE, *dict.fromkeys(kind for kind in kinds if kind != REFERENCE)]
-    trained = [_train(with_kind(settings, kind), request, kind) for kind in wanted]
+    every = [with_kind(settings, kind) for kind in wanted]  # refused before any training
+    trained = [_train(each, request, kind) for each, kind in zip(every, wanted, strict=True)]
     console.print(table(trained))
     for other in trained[1:]:
         console.print(verdict(trained[0], other), highlight=False, soft_wrap=True)

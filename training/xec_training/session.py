@@ -111,15 +111,17 @@ class Session:
             "batch_size": training.batch_size,
             "rank": fabric.global_rank,
             "world": fabric.world_size,
-            "validation_share": data.validation_share,
             "require_truth": the_plan.stage == "regress",
             "energy": data.energy,
         }
-        source = open_source(data.source, part="train", **common)
-        held_out = data.validation or data.source
-        if isinstance(held_out, str) and held_out.startswith("sim:"):
-            held_out = f"sim:{data.validation_events}" if held_out == data.source else held_out
-        validation = open_source(held_out, part="validation", **common)
+        if data.validation is not None:  # held-out files of their own: each is used whole
+            source = open_source(data.source, part="train", validation_share=0.0, **common)
+            held_out, share = data.validation, 1.0
+        else:
+            share = data.validation_share
+            source = open_source(data.source, part="train", validation_share=share, **common)
+            held_out = f"sim:{data.validation_events}" if data.simulated else data.source
+        validation = open_source(held_out, part="validation", validation_share=share, **common)
         return source, validation
 
     def _train(

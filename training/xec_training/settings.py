@@ -9,27 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from xec.models.build import GraphMixer
 from xec.models.positions import PositionKind
 from xec.models.reconstructor import SpreadKind
 from xec.models.stage import AttentionKind, Placement
-from xec_training.losses import LossKind, LossName
+from xec_training.loss_settings import InpaintLosses, PretrainLosses, RegressLosses, TaskLoss
 from xec_training.masking import MaskKind
 from xec_training.optimiser import OptimiserName
+from xec_training.sections import Count, NotNegative, Positive, Section, Share
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
 Precision = Literal["fp32", "bf16", "fp16"]
 
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+SMALLEST_FACTOR = 0.01  # of D-Adaptation, whose authors recommend 1
 
 
 class DataSettings(Section):
@@ -37,7 +30,8 @@ class DataSettings(Section):
 
     Args:
         source: `sim:` (endless), `sim:N` (epochs of N fresh events), or ROOT files and patterns.
-        validation: events to validate on; by default simulated ones, or a share of the files.
+        validation: events to validate on, used whole; by default fresh simulated ones, or a share
+            of the files.
         validation_share: share of the files that training never sees.
         validation_events: simulated events to validate on.
         energy: range of simulated energies in MeV, flat.
@@ -50,6 +44,11 @@ class DataSettings(Section):
     validation_events: Count = 1000
     energy: tuple[Positive, Positive] = (12.0, 62.0)
     geometry: str | None = None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether events are simulated as they are needed."""
+        return isinstance(self.source, str) and self.source.startswith("sim:")
 
     @model_validator(mode="after")
     def _range(self) -> Self:
@@ -193,85 +192,13 @@ def _contradictions(t: TrainingSettings) -> Iterator[str]:
         yield (
             "training.optimizer schedule_free replaces the schedule: set training.scheduler=none"
         )
+    if t.optimizer == "dadapt_adam" and t.lr < SMALLEST_FACTOR:
+        yield (
+            f"training.lr is the factor of the step that dadapt_adam finds, and {t.lr} would stop "
+            "it: set training.lr=1"
+        )
     if free and t.ema_decay is not None:
         yield ("training.optimizer schedule_free averages by itself: set training.ema_decay=null")
-
-
-class TaskLoss(Section):
-    """How one task is learned.
-
-    Args:
-        kind: form of the loss, see `xec_training.losses`.
-        weight: of the task in the sum.
-        unit: error of order one, in the task's own unit.
-        beta: exponent of beta_nll.
-        transition: of smooth_l1, in units of `unit`.
-    """
-
-    kind: LossName = "faithful"
-    weight: NotNegative = 1.0
-    unit: Positive = 1.0
-    beta: Annotated[float, Field(ge=0, le=1)] = 0.5
-    transition: Positive = 1.0
-
-    @property
-    def loss_kind(self) -> LossKind:
-        """The form of the loss with its parameters."""
-        return LossKind(self.kind, self.beta, self.transition)
-
-
-class GammaTaskLoss(TaskLoss):
-    """A task of the gamma; the known noise is one of readings."""
-
-    kind: Literal["mse", "smooth_l1", "nll", "beta_nll", "faithful", "split_nll"] = "faithful"
-
-
-class AngleLoss(GammaTaskLoss):
-    """Direction: by its two components, or by the great-circle distance.
-
-    Args:
-        distance: what the mean minimises; sigmas are always those of the components.
-    """
-
-    distance: Literal["components", "great_circle"] = "components"
-
-    @model_validator(mode="after")
-    def _separable(self) -> Self:
-        if self.distance == "great_circle" and self.kind not in ("mse", "faithful"):
-            raise ValueError(
-                f"loss.angle.distance great_circle goes with kind mse or faithful, not {self.kind}"
-            )
-        return self
-
-
-class LiveLoss(Section):
-    """Live sensors, towards what they should read: what makes predicted/measured useful."""
-
-    weight: NotNegative = 0.5
-
-
-class PretrainLosses(Section):
-    """Losses of the masked sensors."""
-
-    npho: TaskLoss = TaskLoss(kind="smooth_l1")
-    time: TaskLoss = TaskLoss(kind="smooth_l1", weight=0.2, unit=0.5)
-
-
-class InpaintLosses(Section):
-    """Losses of the sensors: dead or masked ones, and live ones."""
-
-    npho: TaskLoss = TaskLoss(weight=4.0)
-    live: LiveLoss = LiveLoss()
-    time: TaskLoss = TaskLoss(weight=0.2, unit=0.5)
-
-
-class RegressLosses(InpaintLosses):
-    """The same with the gamma; units in MeV, ns, cm and degrees."""
-
-    energy: GammaTaskLoss = GammaTaskLoss(weight=0.3)
-    gamma_time: GammaTaskLoss = GammaTaskLoss(weight=0.2, unit=0.1)
-    uvw: GammaTaskLoss = GammaTaskLoss(weight=0.5, unit=0.5)
-    angle: AngleLoss = AngleLoss(weight=0.1, unit=2.0)
 
 
 class ReweightSettings(Section):
@@ -328,6 +255,48 @@ class PretrainSettings(Settings):
     model: PretrainModelSettings = PretrainModelSettings()
     loss: PretrainLosses = PretrainLosses()
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for task, loss in (("npho", self.loss.npho), ("time", self.loss.time)):
+            if loss.kind == "noise_aware":
+                raise ValueError(
+                    f"loss.{task}.kind noise_aware is for filling sensors, not for pretraining"
+                )
+        if self.model.spread != "detached" or self.model.noise_floor:
+            raise ValueError(
+                "model.spread and model.noise_floor belong to the later stages: leave them out of "
+                "a pretraining"
+            )
+        _check_monitor(self.training, self.loss.npho, self.loss.time)
+        return self
+
+
+def _check_monitor(training: TrainingSettings, *losses: TaskLoss) -> None:
+    """A likelihood can select checkpoints only where some task learns a sigma."""
+    if training.monitor == "nll" and not any(
+        loss.weight > 0 and loss.loss_kind.trains_spread for loss in losses
+    ):
+        raise ValueError(
+            "training.monitor nll needs a loss that trains a sigma, such as faithful: set "
+            "training.monitor=rmse"
+        )
+
+
+def _check_faithful(training: TrainingSettings, model: ModelSettings, *losses: TaskLoss) -> None:
+    """A faithful mean shares neither gradients nor a step size with its spread (METHODS L2, L4)."""
+    if not any(loss.weight > 0 and loss.kind == "faithful" for loss in losses):
+        return
+    if model.spread == "shared":
+        raise ValueError(
+            "model.spread shared lets the spreads change the means, so that loss kind faithful "
+            "would not be: set model.spread=detached, or another kind"
+        )
+    if training.optimizer == "dadapt_adam":
+        raise ValueError(
+            "training.optimizer dadapt_adam finds one step size for means and spreads together, so "
+            "that loss kind faithful would not be: choose mse or nll, or another optimizer"
+        )
+
 
 def _check_noise(model: ModelSettings, losses: InpaintLosses) -> None:
     if losses.npho.kind == "noise_aware" and not model.noise_floor:
@@ -348,8 +317,11 @@ class InpaintSettings(Settings):
     calibration_events: Annotated[int, Field(ge=2)] = 4000
 
     @model_validator(mode="after")
-    def _noise(self) -> Self:
+    def _possible(self) -> Self:
         _check_noise(self.model, self.loss)
+        losses = self.loss.tasks
+        _check_monitor(self.training, *losses)
+        _check_faithful(self.training, self.model, *losses)
         return self
 
 
@@ -367,6 +339,9 @@ class RegressSettings(Settings):
     calibration_events: Annotated[int, Field(ge=2)] = 4000
 
     @model_validator(mode="after")
-    def _noise(self) -> Self:
+    def _possible(self) -> Self:
         _check_noise(self.model, self.loss)
+        losses = self.loss.tasks
+        _check_monitor(self.training, *losses)
+        _check_faithful(self.training, self.model, *losses)
         return self

@@ -16,13 +16,13 @@ from xec.models.reconstructor import Prediction, Reconstructor
 from xec.models.stage import GridAttention
 from xec_training import tasks
 from xec_training.data.batch import TrainingBatch
+from xec_training.loss_settings import TaskLoss
 from xec_training.masking import Masked, hide, mask_for_pretraining
 from xec_training.settings import (
     InpaintSettings,
     ModelSettings,
     PretrainSettings,
     RegressSettings,
-    TaskLoss,
 )
 from xec_training.tasks import Task
 from xec_training.terms import Term, inpaint_terms, pretrain_terms, regress_terms

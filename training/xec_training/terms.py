@@ -15,14 +15,14 @@ from torch import Tensor
 
 from xec_training import tasks
 from xec_training.angular import great_circle
-from xec_training.losses import Elements, LossKind, elements
-from xec_training.settings import (
+from xec_training.loss_settings import (
     AngleLoss,
     InpaintLosses,
     PretrainLosses,
     RegressLosses,
     TaskLoss,
 )
+from xec_training.losses import Elements, LossKind, elements
 from xec_training.tasks import Sample, Task, View
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from xec.models.frontend import npho_of_root
 from xec.models.inpainting import gather_faces
+from xec_training.loss_settings import TaskLoss
 from xec_training.losses import gaussian_nll
-from xec_training.settings import TaskLoss
 from xec_training.tasks import Sample, Task, columns, total
 
 Monitor = Literal["rmse", "nll"]

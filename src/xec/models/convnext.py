@@ -4,6 +4,10 @@ Source: Woo et al., arXiv:2301.00808. With a visibility `v` every block equals s
 on the visible cells also when biases are not zero, because the input of each spatial operation,
 the input of the GRN and the output are multiplied by `v` (METHODS M1). Without `v` the same
 weights are ordinary dense convolutions.
+
+Two things make a block fast without changing its result (`benchmarks/training.py`): channels-last
+memory, in which the gradient of a depthwise kernel is cheap and permuting copies nothing, and a
+GRN that never writes the wide tensor again (`GlobalResponseNorm.projected`).
 """
 
 from __future__ import annotations
@@ -28,11 +32,23 @@ class GlobalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C) to the same shape."""
-        norm = torch.linalg.vector_norm(
-            at_least_float32(x), dim=(1, 2), keepdim=True
-        )  # (B, 1, 1, C)
-        relative = norm / (norm.mean(dim=-1, keepdim=True) + 1e-6)
-        return torch.addcmul(self.beta, x, 1.0 + self.gamma * relative.to(x.dtype))
+        scale = self._scale(x.flatten(1, 2))[:, None, None]
+        return torch.addcmul(self.beta, x, scale.to(x.dtype))
+
+    def projected(self, x: Tensor, linear: nn.Linear) -> Tensor:
+        """Map (B, N, C) to `linear` of the normalised cells, (B, N, C').
+
+        The scale goes into the weights, a matrix for each sample, and beta into the bias.
+        """
+        weight = linear.weight.t() * self._scale(x).unsqueeze(-1)  # (B, C, C')
+        bias = functional.linear(self.beta, linear.weight, linear.bias)
+        return torch.baddbmm(bias, x, weight.to(x.dtype))
+
+    def _scale(self, x: Tensor) -> Tensor:
+        """Cells (B, N, C) to the factor of each channel (B, C), in float32 or better."""
+        # A root has no derivative at 0, the norm where nothing is visible.
+        norm = (at_least_float32(x).square().sum(1) + 1e-30).sqrt()
+        return 1.0 + self.gamma * norm / (norm.mean(-1, keepdim=True) + 1e-6)
 
 
 class DropPath(nn.Module):
@@ -48,7 +64,7 @@ class DropPath(nn.Module):
             return x
         keep = 1.0 - self.rate
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)
-        return x * torch.bernoulli(x.new_full(shape, keep)) / keep
+        return x * (torch.bernoulli(x.new_full(shape, keep)) / keep)
 
 
 def _masked(x: Tensor, visible: Tensor | None) -> Tensor:
@@ -78,11 +94,13 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
         """Map (B, C, H, W) to the same shape; `visible` is (B, 1, H, W) with 1 for visible."""
+        B, C, H, W = x.shape
         cells = None if visible is None else visible.permute(0, 2, 3, 1)  # (B, H, W, 1)
-        x = _masked(x, visible)
+        x = _masked(x.contiguous(memory_format=torch.channels_last), visible)
         y = _masked(self.depthwise(x), visible).permute(0, 2, 3, 1)  # (B, H, W, C)
-        y = functional.gelu(self.expand(self.norm(y)))  # (B, H, W, 4C)
-        y = _masked(self.project(self.grn(_masked(y, cells))), cells)
+        y = _masked(functional.gelu(self.expand(self.norm(y))), cells)  # (B, H, W, 4C)
+        y = self.grn.projected(y.flatten(1, 2), self.project).reshape(B, H, W, C)
+        y = _masked(y, cells)
         y = y if self.gate is None else self.gate(y, cells)
         branch: Tensor = self.drop_path(y.permute(0, 3, 1, 2))
         return x + branch
