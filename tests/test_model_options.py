@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from xec.detector.channels import N_CHANNELS
+from xec.detector.channels import FACE_IDS, N_CHANNELS, Face
 from xec.detector.geometry import parametric
 from xec.errors import ModelError
 from xec.models.build import (
@@ -22,9 +22,10 @@ from xec.models.build import (
     config_from_dict,
     preset,
 )
+from xec.models.faces import GridFace
 from xec.models.frontend import npho_of_root, npho_per_root
 from xec.models.noise import ReadingNoise
-from xec.models.positions import PositionKind
+from xec.models.positions import GeometricPositions, PositionKind
 from xec.models.reconstructor import Prediction, Reconstructor
 from xec.models.stage import AttentionKind, GridAttention, Placement
 from xec.models.transfer import hand_over
@@ -215,3 +216,33 @@ def test_a_checkpoint_of_another_graph_mixer_is_refused() -> None:
     state = build_autoencoder(TINY, parametric()).state_dict()
     with pytest.raises(ModelError, match="another kind of network"):
         hand_over(state, "pretrain", build(replace(TINY, graph_mixer="hexagonal")))
+
+
+@pytest.mark.parametrize("kind", ["se", "cbam"])
+def test_attention_sits_in_the_last_block_or_in_every_one(kind: AttentionKind) -> None:
+    config = replace(preset("small"), attention=GridAttention(kind, "last"))
+    for group in build_reconstructor(config, parametric()).encoder.face_groups:
+        face = group.network
+        if isinstance(face, GridFace):
+            assert [block.gate is not None for block in face.fine.blocks] == [False] * len(
+                face.fine.blocks
+            )
+            last = [block.gate is not None for block in face.coarse.blocks]
+            assert last == [False] * (len(last) - 1) + [True]
+    config = replace(preset("small"), attention=GridAttention(kind, "every"))
+    face = build_reconstructor(config, parametric()).encoder.face_groups[0].network
+    assert all(b.gate is not None for b in (*face.fine.blocks, *face.coarse.blocks))
+
+
+def test_tokens_know_their_own_faces_place() -> None:
+    """Geometric codes, token by token, against those of each face's mean position."""
+    geometry = parametric()
+    encoder = build_reconstructor(replace(TINY, positions="geometric"), geometry).encoder
+    faces = [face for group in encoder.face_groups for face in group.faces]
+    assert sorted(faces) == sorted(Face)
+    tokens = torch.zeros(1, len(faces), TINY.width)
+    found = encoder.fusion.positions(tokens)[0]
+    for row, face in enumerate(faces):
+        centre = torch.tensor(geometry.position[FACE_IDS[face]].mean(0), dtype=torch.float32)
+        alone = GeometricPositions(centre[None], TINY.width)
+        assert torch.allclose(found[row], alone(tokens[:, :1])[0, 0], atol=1e-6), face

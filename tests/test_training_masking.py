@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from xec.detector.channels import FACE_IDS, INNER_GRID, Face
+from xec.detector.channels import FACE_IDS, INNER_GRID, N_MPPC, Face
 from xec.detector.geometry import parametric
 from xec.simulation.generator import Generator
 from xec_training.clusters import cluster_order
@@ -209,3 +209,19 @@ def test_no_place_is_masked_more_often_than_others() -> None:
         on_face = share[sensors(face)]
         # Five standard deviations of the most extreme sensor, of n events that are independent.
         assert (on_face - on_face.mean()).abs().max() < 5 * (0.24 / n) ** 0.5, face
+
+
+def test_a_dead_row_is_a_whole_row() -> None:
+    """Some clusters are rows of all 44 columns, from edge to edge; none has 17 to 43 of one row."""
+    order = cluster_order(64, torch.Generator().manual_seed(5))[:, :N_MPPC].floor()
+    earliest = order.reshape(64, 93, 44)
+    earliest = earliest.where(earliest < 8, -1)  # hardly cut by clusters before them
+    lengths = [
+        int((row == number).sum())
+        for event in earliest
+        for row in event
+        for number in row.unique().tolist()
+        if number >= 0 and (event == number).sum() == (row == number).sum()
+    ]
+    assert lengths.count(44) > 0
+    assert max(n for n in lengths if n < 30) <= 16

@@ -18,6 +18,7 @@ from xec_training.data.batch import TrainingBatch
 from xec_training.data.files import FileSource
 from xec_training.data.source import EventSource
 from xec_training.optimiser import is_spread
+from xec_training.terms import sums
 from xec_training.trainer import Trainer
 from xec_training.unreached import freeze_unreached
 
@@ -323,3 +324,50 @@ def test_parameters_that_no_loss_reaches_are_found_and_nothing_else_changes() ->
     assert "log_light_yield" in names
     assert not any(name.startswith("encoder.") for name in names)
     assert freeze_unreached(trainer("regress").plan, batch) == []
+
+
+def test_the_averaged_weights_are_validated_and_saved() -> None:
+    training = run(trainer("inpaint"), steps=3)
+    assert training.average is not None
+    with training.evaluation() as model:
+        assert model is training.average.module
+        averaged, live = model.state_dict(), training.model.state_dict()
+        assert any(not torch.equal(averaged[name], live[name]) for name in live)
+    before = training.validate().monitor
+    with torch.no_grad():
+        for parameter in training.model.parameters():
+            parameter.zero_()
+    assert training.validate().monitor == before
+
+
+def test_plateau_is_fed_with_the_validated_value() -> None:
+    training = trainer(*TRAININGS["plateau"])
+    assert training.schedule.state_dict()["best"] is None
+    report = training.validate()
+    assert training.schedule.state_dict()["best"] == report.monitor
+
+
+def test_onecycle_peaks_at_lr_where_max_lr_is_not_given() -> None:
+    training = trainer("inpaint", "training.scheduler=onecycle", "training.pct_start=0.5")
+    assert training.schedule.rate(1.0) == pytest.approx(0.002)
+
+
+def test_pretraining_learns_nothing_from_sensors_that_it_sees() -> None:
+    training = trainer("pretrain", "training.flip=false")
+    sample = training._next_sample()
+    loss = sums(training.plan.terms, training._forward(sample), sample)
+    for where, same in ((~sample.masked.hidden, True), (sample.masked.hidden, False)):
+        light = torch.where(where, sample.batch.light + 1000.0, sample.batch.light)
+        changed = sample._replace(batch=replace(sample.batch, light=light))
+        after = sums(training.plan.terms, training._forward(changed), changed)
+        assert torch.equal(after, loss) == same
+
+
+def test_an_overflow_in_fp16_is_no_bad_batch() -> None:
+    training = trainer("pretrain", "training.amp=fp16", "training.max_bad_batches=1")
+    training.step(0.002)  # heads start at zero and pass no gradient on before they have learned
+    training.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
+    before = {n: p.detach().clone() for n, p in training.model.named_parameters()}
+    training.step(0.002)
+    assert (training.counts.overflows, training.counts.skipped) == (1, 0)
+    assert different(before, dict(training.model.named_parameters())) == []
