@@ -325,23 +325,12 @@ class InpaintSettings(Settings):
         return self
 
 
-class RegressSettings(Settings):
+class RegressSettings(InpaintSettings):
     """Filling of dead sensors and the gamma.
 
     Args:
         reweight: weights of events in the gamma's tasks.
-        calibration_events: held-out events for the scales of the sigmas.
     """
 
-    model: ModelSettings = ModelSettings()
     loss: RegressLosses = RegressLosses()
     reweight: ReweightSettings = ReweightSettings()
-    calibration_events: Annotated[int, Field(ge=2)] = 4000
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        _check_noise(self.model, self.loss)
-        losses = self.loss.tasks
-        _check_monitor(self.training, *losses)
-        _check_faithful(self.training, self.model, *losses)
-        return self
