@@ -36,6 +36,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from torch import nn
 
 from canonical import RATE, Step, canonical_step
 from machine import machine
@@ -146,12 +147,25 @@ def prepared(where: Machine) -> Iterator[Fabric]:
         yield fabric
 
 
+@torch.no_grad()
+def awaken(model: nn.Module) -> None:
+    """Random values where a fresh network has zeros: in its GRN, at the ends of its heads.
+
+    With these zeros the first loss does not depend on the blocks, and agrees whatever they do.
+    """
+    torch.manual_seed(SEED)
+    for parameter in model.parameters():
+        if not parameter.any():
+            parameter.normal_(std=0.1)
+
+
 def step_of(case: Case, variant: str, fabric: Fabric, the_plan: Plan) -> Step:
     """The step of a variant, all on the same events with the same sensors hidden."""
     batch = sources(case, fabric, "sim:").next_batch()
     rng = torch.Generator(fabric.device).manual_seed(SEED)
     sample = Sample(batch, the_plan.mask(batch, rng))
     settings = case.settings(variant)
+    awaken(the_plan.model)
     if variant == CANONICAL:
         return canonical_step(the_plan, sample, settings)
     return our_step(fabric, the_plan, sample, settings)
@@ -172,7 +186,7 @@ def seconds(step: Step, fabric: Fabric) -> float:
 
 
 def first_loss(step: Step) -> float:
-    """Of a fresh network; the same paths are dropped in every variant."""
+    """Before any change of the weights; the same paths are dropped in every variant."""
     torch.manual_seed(SEED)
     return step()
 

@@ -127,6 +127,24 @@ def test_grn_of_a_bright_face_stays_finite_in_half_precision() -> None:
     assert torch.isinf((x.half() ** 2).sum((1, 2))).all()  # what would overflow
 
 
+def test_grn_in_the_weights_of_the_projection_is_grn_before_it() -> None:
+    norm, linear = randomised(GlobalResponseNorm(6)), randomised(nn.Linear(6, 3), 1)
+    x = torch.randn(2, 4, 5, 6, dtype=torch.float64)
+    found = norm.projected(x.flatten(1, 2), linear).reshape(2, 4, 5, 3)
+    assert (found - linear(norm(x))).abs().max() < 1e-12
+    assert (found - linear(x)).abs().max() > 1e-2  # control: without the norm it is another thing
+
+
+def test_grn_of_a_face_with_nothing_visible_has_a_finite_gradient() -> None:
+    norm, linear = randomised(GlobalResponseNorm(6)), randomised(nn.Linear(6, 3), 1)
+    x = torch.zeros(1, 20, 6, dtype=torch.float64, requires_grad=True)
+    norm.projected(x, linear).square().sum().backward()
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all()
+    for parameter in (*norm.parameters(), *linear.parameters()):
+        assert torch.isfinite(parameter.grad).all()
+
+
 def test_downsampling_keeps_a_cell_that_has_any_visible_input() -> None:
     layer = randomised(Downsample(3, 4))
     x, visible = random_case((1, 3, 7, 6), 0.6)
