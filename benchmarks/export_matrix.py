@@ -1,6 +1,6 @@
 """Does every combination of the network's options leave PyTorch with the same answer?
 
-Run: python benchmarks/export_matrix.py [--json FILE]   (about fifteen minutes)
+Run: python benchmarks/export_matrix.py [--json FILE]   (about twenty minutes)
 
 Attention and its placement, codes of positions, graph mixers, spreads, noise floor: each
 combination of the first three, and each of the last two beside the plain network, exported to ONNX
