@@ -21,6 +21,7 @@ from xec.engines.onnx import OnnxEngine
 from xec.errors import DivergedError, FileError, ModelError, OutOfMemoryError, UsageError, XecError
 from xec.models.checkpoint import load_checkpoint, read_checkpoint
 from xec.simulation import event_file
+from xec_training import state
 from xec_training.memory import explain_out_of_memory
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -130,6 +131,29 @@ def test_a_finished_training_can_be_made_longer(chain: Path, tmp_path: Path) -> 
     xec(["train", "pretrain", "--out", str(out), *longer])  # its own settings, but for the length
     assert (out / "resume" / "latest").read_text() == "step-000000008"  # 2 epochs of 4 batches
     assert sorted(p.name for p in (out / "logs").iterdir()) == ["version_0", "version_1"]
+
+
+def test_where_a_training_started_from_is_known_after_a_resume(chain: Path, tmp_path: Path) -> None:
+    out, start = tmp_path / "resumed", str(chain / "A")
+    xec(words("inpaint", out, "--data", "sim:32", "--init", start))
+    xec(["train", "inpaint", "--out", str(out), "--resume", "--set", "training.epochs=2"])
+    assert state.read_part(out, 0, 1)["init"] == start
+
+
+def test_few_events_to_calibrate_on_are_a_warning(tmp_path: Path) -> None:
+    for events, warned in ((32, True), (400, False)):
+        more = ["--data", "sim:8", "--set", f"calibration_events={events}"]
+        done = CliRunner().invoke(build_app(), words("inpaint", tmp_path / f"{events}", *more))
+        assert done.exit_code == 0, done.output
+        assert (f"calibrated on {events} held-out events only" in done.output) == warned
+
+
+def test_the_faithfulness_report_is_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    arguments = ["train", "faithfulness", "--data", "sim:8", "--out", str(tmp_path / "f")]
+    refused(arguments, UsageError, "without torchrun")
 
 
 def test_another_network_is_not_started_from(chain: Path, tmp_path: Path) -> None:

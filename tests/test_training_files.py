@@ -256,6 +256,8 @@ def test_the_truth_is_read_without_the_readings(paths: list[Path], tmp_path: Pat
 def test_too_few_events_are_named(paths: list[Path]) -> None:
     with pytest.raises(UsageError, match=r"There are 47 train events in .*for each of 3 ranks"):
         source(paths[2:], world=3)
+    with pytest.raises(FileError, match=r"1 validation events .* for 3 ranks"):
+        source(paths[:1], part="validation", validation_share=1.0 / SIZES[0], world=3)
     with pytest.raises(FileError, match="There are no validation events"):
         source(paths, part="validation")
     small = source(paths[2:], part="validation", validation_share=0.1)

@@ -108,7 +108,7 @@ def calibrate_checkpoint(
     validation: EventSource,
     events: int,
     seed: int,
-) -> None:
+) -> int:
     """Measure the sigma scales and intervals of the saved checkpoint and save it again.
 
     Args:
@@ -119,6 +119,9 @@ def calibrate_checkpoint(
             on.
         events: how many to use.
         seed: of the training.
+
+    Returns:
+        How many events there were.
     """
     model, checkpoint = load_checkpoint(folder, geometry, ("inpaint", "regress"))
     model.to(device)
@@ -130,6 +133,7 @@ def calibrate_checkpoint(
     scale = calibrate(model, batches[:middle], batches[middle:], names, seed + 11)
     training = {**checkpoint.training, "calibration_events": total}
     save_checkpoint(folder, model, replace(checkpoint, training=training, interval_scale=scale))
+    return total
 
 
 def _held_out(

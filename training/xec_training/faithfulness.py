@@ -8,6 +8,7 @@ the same held-out events with those of the squared error.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
@@ -77,8 +78,10 @@ def compare(
         console: where the table goes.
 
     Raises:
-        UsageError: a kind that does not exist.
+        UsageError: a kind that does not exist, or several processes.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("xec train faithfulness runs in one process: start it without torchrun.")
     for kind in kinds:
         if kind not in KINDS:
             raise UsageError(f"--kind is one of {', '.join(KINDS)}, not {kind}.")

@@ -68,6 +68,7 @@ class Keeper:
         self.settings, self.request, self.geometry_hash = settings, request, geometry_hash
         self.fabric, self.run = fabric, run
         self.out = request.out
+        self.init = None if request.init is None else str(request.init)
         self.saved_at = run.timeline.seconds
         self.validated_step = -1
         self.report: Report | None = None
@@ -114,7 +115,11 @@ class Keeper:
     def save(self) -> None:
         """Save the state to resume from."""
         step = self.run.timeline.step
-        tree = {"settings": as_dict(self.settings), "training": self.run.state_dict()}
+        tree = {
+            "settings": as_dict(self.settings),
+            "init": self.init,
+            "training": self.run.state_dict(),
+        }
         state.write_part(self.out, step, self.fabric.global_rank, tree)
         self.fabric.barrier()
         if self.fabric.is_global_zero:
@@ -148,6 +153,7 @@ class Keeper:
                 f"{self.out} was trained with another {changed[0]}; resume it with the same "
                 f"settings, which are in {self.out / SETTINGS_FILE}."
             )
+        self.init = tree["init"]
         self.run.load_state_dict(tree["training"])
         self.saved_at = self.run.timeline.seconds
 
@@ -159,7 +165,7 @@ class Keeper:
             "settings": as_dict(settings),
             "data": self.run.source.description,
             "synthetic": self.run.source.synthetic,
-            "init": None if self.request.init is None else str(self.request.init),
+            "init": self.init,
             "events": timeline.events,
             "steps": timeline.step,
             "seconds": round(timeline.seconds),

@@ -36,6 +36,8 @@ from xec_training.settings_file import as_yaml
 from xec_training.stages import AnySettings, Plan, plan
 from xec_training.validation import Report
 
+FEW_EVENTS = 200  # a quantile of 100 pulls (half of them) is known to about 10 %
+
 
 class Interrupted(SystemExit):
     """The process was asked to end; the state was saved before."""
@@ -149,13 +151,19 @@ class Session:
     ) -> None:
         if fabric.is_global_zero and not isinstance(self.settings, PretrainSettings):
             with writing(self.request.out), self.console.status("calibrating sigmas"):
-                calibrate_checkpoint(
+                events = calibrate_checkpoint(
                     self.request.out,
                     self.geometry,
                     fabric.device,
                     validation,
                     self.settings.calibration_events,
                     self.settings.training.seed,
+                )
+            if events < FEW_EVENTS:
+                self._say(
+                    fabric,
+                    f"warning: sigmas are calibrated on {events} held-out events only, which are "
+                    "too few to trust them; hold out more (data.validation_share)",
                 )
         if fabric.is_global_zero:
             kind = ", synthetic events" if run.source.synthetic else ""

@@ -206,10 +206,16 @@ class FileSource:
         }
 
     def _refuse_none(self) -> None:
-        if not count(self._plan.blocks):
+        events = count(self._plan.blocks)
+        if not events:
             raise FileError(
                 f"There are no {self.part} events in {self._plan.named} with a validation share of "
                 f"{self.validation_share:g}: give more files or another share."
+            )
+        if events < self._plan.world:
+            raise FileError(
+                f"There are {events} {self.part} events in {self._plan.named} for "
+                f"{self._plan.world} ranks: give more files or use fewer processes."
             )
 
     def _refuse_too_few(self) -> None:
