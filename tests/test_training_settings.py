@@ -70,8 +70,11 @@ def test_overrides_win_and_the_last_of_them_most() -> None:
 
 
 MISTAKES = {
-    "unknown key": (["training.batchsize=3"], "training.batchsize .* did you mean batch_size"),
-    "unknown section": (["trainning.lr=3"], "trainning is not a known key; did you mean training"),
+    "unknown key": (["training.batchsize=3"], "training.batchsize .* the nearest is batch_size"),
+    "unknown section": (
+        ["trainning.lr=3"],
+        "trainning is not a known key; the nearest is training",
+    ),
     "far from all": (["model.zzz=3"], "known are attention"),
     "key of another stage": (["model.mask_kind=random"], "model.mask_kind is not a known key"),
     "wrong type": (["training.batch_size=many"], "training.batch_size: .* not 'many'"),

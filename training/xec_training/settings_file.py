@@ -116,8 +116,8 @@ def _explain(error: ErrorDetails, kind: type[BaseModel]) -> str:
         known = _keys_at(kind, names[:-1])
         close = difflib.get_close_matches(names[-1], known, n=1)
         prefix = ".".join(names[:-1])
-        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
-        return f"{key} is not a known key{' of ' + prefix if prefix else ''}; {hint}".rstrip(".")
+        hint = f"the nearest is {close[0]}" if close else f"known are {', '.join(sorted(known))}"
+        return f"{key} is not a known key{' of ' + prefix if prefix else ''}; {hint}"
     if error["type"] == "value_error":
         return str(error["msg"]).removeprefix("Value error, ")
     message = str(error["msg"])
