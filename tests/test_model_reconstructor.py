@@ -11,7 +11,6 @@ from xec.contract import INPUTS, OUTPUTS
 from xec.detector.channels import N_CHANNELS
 from xec.detector.coordinates import angles_from_direction, xyz_from_uvw
 from xec.detector.geometry import parametric
-from xec.detector.solid_angle import fractions
 from xec.errors import ModelError, UsageError
 from xec.models.build import (
     PRESETS,
@@ -22,7 +21,6 @@ from xec.models.build import (
 )
 from xec.models.heads import LOG_SIGMA_BOUND, bounded
 from xec.models.moments import angles_of_xyz, xyz_of_uvw
-from xec.models.point_source import PointSource
 from xec.models.reconstructor import Reconstructor
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -164,22 +162,6 @@ def test_torch_coordinates_agree_with_the_detector() -> None:
     direction = xyz / np.linalg.norm(xyz, axis=1, keepdims=True)
     expected = angles_from_direction(direction)
     assert np.allclose(angles_of_xyz(torch.tensor(xyz)).numpy(), expected, atol=1e-6)
-
-
-def test_point_source_is_the_far_field_of_the_solid_angle() -> None:
-    geometry = parametric()
-    xyz = xyz_from_uvw(np.array([[3.0, -20.0, 15.0]]))
-    exact = fractions(geometry, xyz)[0]
-    light = 1.0e6 * exact
-    source = PointSource(geometry)
-    expected = source(
-        torch.tensor(light, dtype=torch.float32)[None],
-        torch.ones(1, N_CHANNELS),
-        torch.tensor(xyz, dtype=torch.float32),
-    )[0].numpy()
-    seen = exact > 0
-    assert np.abs(expected[seen] / light[seen] - 1.0).max() < 0.05
-    assert expected.sum() == pytest.approx(light.sum(), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

@@ -33,10 +33,11 @@ from xec.models.frontend import FEATURES, FrontEnd
 from xec.models.fusion import Fusion
 from xec.models.hexconv import HexDepthwise
 from xec.models.hexgat import GraphAttention, HexBlock
+from xec.models.light_fit import LightFit
+from xec.models.light_map import LightMap
 from xec.models.mae import MaskedAutoencoder, MaskedDecoder
-from xec.models.moments import FlightTime, LightMoments
+from xec.models.moments import MOMENT_FEATURES, FlightTime, LightMoments
 from xec.models.noise import ReadingNoise
-from xec.models.point_source import PointSource
 from xec.models.positions import PositionKind
 from xec.models.reconstructor import HeadSizes, Reconstructor, SpreadKind
 from xec.models.stage import NO_ATTENTION, GridAttention
@@ -63,6 +64,7 @@ class ModelConfig:
         graph_mixer: mixer of the hexagonal faces.
         spread: what the spreads see.
         noise_floor: whether a sensor's spread contains the known noise of a reading.
+        fit_steps, fit_hidden: steps and width of the fit of the light's sources.
     """
 
     inner: GridSize
@@ -80,6 +82,8 @@ class ModelConfig:
     graph_mixer: GraphMixer = "gatv2"
     spread: SpreadKind = "detached"
     noise_floor: bool = False
+    fit_steps: int = 3
+    fit_hidden: int = 128
 
 
 def _grid(patch: tuple[int, int], channels: int, blocks: tuple[int, int], queries: int) -> GridSize:
@@ -123,6 +127,7 @@ PRESETS: Final[Mapping[str, ModelConfig]] = {
         feed_forward=32,
         layers=1,
         hidden=32,
+        fit_hidden=32,
     ),
 }
 
@@ -184,11 +189,12 @@ def build_reconstructor(config: ModelConfig, geometry: Geometry) -> Reconstructo
     uv = uvw_from_xyz(geometry.position[:N_MPPC])[:, :2]
     encoder = build_encoder(config, geometry)
     separate = config.spread == "separate"
+    context = len(Face) * config.width + MOMENT_FEATURES
     return Reconstructor(
         encoder=encoder,
         light_moments=LightMoments(torch.tensor(uv, dtype=torch.float32)),
         flight_time=FlightTime(geometry),
-        point_source=PointSource(geometry),
+        light_fit=LightFit(LightMap(geometry), context, config.fit_hidden, config.fit_steps),
         sizes=HeadSizes(config.width, config.hidden),
         spread=config.spread,
         spread_encoder=build_encoder(config, geometry) if separate else None,

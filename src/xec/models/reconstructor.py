@@ -1,6 +1,6 @@
 """The whole network: raw readings of an event to every sensor's light and the gamma, with sigmas.
 
-Reads top to bottom: encoder, place of the light, dense heads, gamma heads, physical units.
+Reads top to bottom: encoder, sources of the light, dense heads, gamma heads, physical units.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from xec.models.frontend import (
     root_of_npho,
 )
 from xec.models.heads import GammaHead, SensorHead
+from xec.models.light_fit import Fit, LightFit
 from xec.models.noise import ReadingNoise
-from xec.models.point_source import PointSource
 from xec.models.precision import full_precision
 
 SpreadKind = Literal["detached", "shared", "separate"]
 """What the spreads see: the encoder's features, detached; the same with their gradient; or the
 features of an encoder of their own (Stirn's separate networks)."""
 
-MEANS: Final = 3  # per sensor: root count, time, trust in the point source
+MEANS: Final = 4  # per sensor: root count, time, trust in the fit, trust in its local scale
 SPREADS: Final = 2  # per sensor: root count, time
-HINTS: Final = 2  # per sensor: the neighbours' mean and the point source
+HINTS: Final = 3  # per sensor: the neighbours' mean, the fit, the fit scaled to the neighbours
 
 # What a network output of one means: corrections of order one are easy to learn.
 ROOT_STEP: Final = 4.0
@@ -45,8 +45,7 @@ ENERGY_STEP: Final = 0.2  # relative
 GAMMA_TIME_STEP: Final = 0.3  # ns
 ANGLE_STEP: Final = 3.0  # degrees
 ROOT_MIN: Final = 0.1
-TRUST_OFFSET: Final = 2.0  # trust in the point source starts at 12 %
-SOURCE_DEPTH_MIN: Final = 0.3  # cm
+SCALE_GUARD: Final = 1.0  # photons; steadies the local scale where there is little light
 PHOTONS_PER_MEV: Final = 1.8e3  # start of the learned light scale
 
 
@@ -95,7 +94,7 @@ class Reconstructor(nn.Module):
         encoder: raw readings to features and tokens.
         light_moments: conventional sums of light.
         flight_time: conventional time of the gamma.
-        point_source: conventional light of a point source.
+        light_fit: sources of the light and what they shine on every sensor.
         sizes: of the heads.
         spread: what the spreads see, see `SpreadKind`.
         spread_encoder: their own encoder, where `spread` is "separate".
@@ -107,7 +106,7 @@ class Reconstructor(nn.Module):
         encoder: Encoder,
         light_moments: moments.LightMoments,
         flight_time: moments.FlightTime,
-        point_source: PointSource,
+        light_fit: LightFit,
         sizes: HeadSizes,
         spread: SpreadKind = "detached",
         spread_encoder: Encoder | None = None,
@@ -122,13 +121,13 @@ class Reconstructor(nn.Module):
         self.spread = spread
         self.light_moments = light_moments
         self.flight_time = flight_time
-        self.point_source = point_source
+        self.light_fit = light_fit
         groups = encoder.face_groups
         self.sensor_heads = nn.ModuleList(
             SensorHead(g.network.channels, g.network.sensors, HINTS, MEANS, SPREADS) for g in groups
         )
-        features = len(Face) * sizes.width + moments.MOMENT_FEATURES
-        self.place_head = GammaHead(features, sizes.hidden, means=6, spreads=3)  # uvw, light centre
+        features = len(Face) * sizes.width + moments.MOMENT_FEATURES + light_fit.features
+        self.place_head = GammaHead(features, sizes.hidden, means=3, spreads=3)
         self.gamma_head = GammaHead(features + 3, sizes.hidden, means=4, spreads=4)
         self.log_light_yield = nn.Parameter(torch.tensor(PHOTONS_PER_MEV).log())
         self.sigma_scale = SigmaScale()
@@ -162,12 +161,13 @@ class Reconstructor(nn.Module):
         readings = encoded.readings
         summary = encoded.tokens.flatten(1)  # (B, T D)
         spread_summary = self._for_spread(summary, spreads.tokens.flatten(1))
-        uvw, uvw_log_sigma, source = self._place(readings, summary, spread_summary)
-        hints = self._hints(readings, source)
+        light, fit = self._light(readings, summary)
+        uvw, uvw_log_sigma = self._place(light, fit, summary, spread_summary)
+        hints = self._hints(readings, fit)
         mean, log_sigma = self._sensors(encoded, spreads, hints)
         root = self._root(readings, hints, mean)
         noise = self._noise(root)
-        gamma, gamma_log_sigma = self._gamma(readings, root, uvw, summary, spread_summary)
+        gamma, gamma_log_sigma = self._gamma(readings, root, uvw, fit, summary, spread_summary)
         return Prediction(
             root=root,
             root_log_sigma=_above_floor(log_sigma[:, 0], noise),
@@ -184,28 +184,34 @@ class Reconstructor(nn.Module):
             root_noise=noise,
         )
 
-    def _place(
-        self, readings: Readings, summary: Tensor, spread_summary: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Position of the conversion, its log sigma, and x, y, z of the light's centre."""
+    def _light(self, readings: Readings, summary: Tensor) -> tuple[moments.Moments, Fit]:
+        """Conventional sums of light, and the sources fitted to it."""
+        valid = readings.npho_valid
         guess = npho_of_root(readings.root_guess)
-        filled = torch.where(readings.npho_valid > 0, readings.npho, guess)
-        light = self.light_moments(filled)
+        light = self.light_moments(torch.where(valid > 0, readings.npho, guess))
+        context = torch.cat([summary, light.features], dim=1)
+        return light, self.light_fit(readings.npho, valid, guess, light.uv, context)
+
+    def _place(
+        self, light: moments.Moments, fit: Fit, summary: Tensor, spread_summary: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Position of the conversion and its log sigma."""
+        spread_features = self._for_spread(fit.features)
         step, log_sigma = self.place_head(
-            torch.cat([summary, light.features], dim=1),
-            torch.cat([spread_summary, light.features], dim=1),
+            torch.cat([summary, light.features, fit.features], dim=1),
+            torch.cat([spread_summary, light.features, spread_features], dim=1),
         )
         depth = torch.full_like(light.total, moments.DEPTH_GUESS)
-        guess = torch.cat([light.uv, depth], dim=1)
-        centre = guess + UVW_STEP * step[:, 3:]
-        centre = torch.cat([centre[:, :2], centre[:, 2:].clamp(min=SOURCE_DEPTH_MIN)], dim=1)
-        return guess + UVW_STEP * step[:, :3], log_sigma, moments.xyz_of_uvw(centre)
+        return torch.cat([light.uv, depth], dim=1) + UVW_STEP * step, log_sigma
 
-    def _hints(self, readings: Readings, source: Tensor) -> Tensor:
+    def _hints(self, readings: Readings, fit: Fit) -> Tensor:
         """Guesses of the root count (B, HINTS, 4760) in units of order one."""
-        light = self.point_source(readings.npho, readings.npho_valid, source)
-        hints = torch.stack([readings.root_guess, root_of_npho(light)], dim=1)
-        return (hints - 2.0) / ROOT_UNIT
+        neighbours = self.encoder.front_end.neighbours
+        measured = neighbours(readings.npho, readings.npho_valid).clamp(min=0.0)
+        expected = neighbours(fit.light, readings.npho_valid)
+        scaled = fit.light * ((measured + SCALE_GUARD) / (expected + SCALE_GUARD))
+        roots = [readings.root_guess, root_of_npho(fit.light), root_of_npho(scaled)]
+        return (torch.stack(roots, dim=1) - 2.0) / ROOT_UNIT
 
     def _sensors(self, encoded: Encoded, spreads: Encoded, hints: Tensor) -> tuple[Tensor, Tensor]:
         """Means (B, MEANS, 4760) and log sigmas (B, SPREADS, 4760) of the sensor heads."""
@@ -224,9 +230,10 @@ class Reconstructor(nn.Module):
         return self.channel_order(means), self.channel_order(log_sigmas)
 
     def _root(self, readings: Readings, hints: Tensor, mean: Tensor) -> Tensor:
-        """Neighbours' mean and point source, mixed by the learned trust, and corrected."""
-        trust = torch.sigmoid(mean[:, 2] - TRUST_OFFSET)
-        mixed = readings.root_guess + ROOT_UNIT * trust * (hints[:, 1] - hints[:, 0])
+        """The guesses, mixed by the learned trust, and corrected."""
+        trust, local = torch.sigmoid(mean[:, 2:4]).unbind(1)
+        fitted = hints[:, 1] + local * (hints[:, 2] - hints[:, 1])
+        mixed = readings.root_guess + ROOT_UNIT * trust * (fitted - hints[:, 0])
         return (mixed + ROOT_STEP * mean[:, 0]).clamp(min=ROOT_MIN)
 
     def _noise(self, root: Tensor) -> Tensor | None:
@@ -242,6 +249,7 @@ class Reconstructor(nn.Module):
         readings: Readings,
         root: Tensor,
         uvw: Tensor,
+        fit: Fit,
         summary: Tensor,
         spread_summary: Tensor,
     ) -> tuple[Gamma, Tensor]:
@@ -251,7 +259,8 @@ class Reconstructor(nn.Module):
         uvw = uvw.detach()
         known = torch.cat([light.features, moments.uvw_features(uvw)], dim=1)
         step, log_sigma = self.gamma_head(
-            torch.cat([summary, known], dim=1), torch.cat([spread_summary, known], dim=1)
+            torch.cat([summary, known, fit.features], dim=1),
+            torch.cat([spread_summary, known, self._for_spread(fit.features)], dim=1),
         )
         xyz = moments.xyz_of_uvw(uvw)
         weight = readings.npho.clamp(min=0.0) * readings.time_valid
