@@ -12,7 +12,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 
 TORCH := torch==2.13.0
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
-SOURCES := $(shell find src server clients training export -name '*.py' -o -name '*.proto')
+SOURCES := $(shell find src server clients training export evaluation -name '*.py' -o -name '*.proto')
 BENCHMARKS := simulation engine physics
 
 define new_venv
@@ -60,4 +60,4 @@ bench: $(VENV)/.installed ## Measure what README's figures say
 clean: ## Remove environments, caches and outputs
 	rm -rf $(VENV) $(VENV_DEMO) demo-output dist build
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find src server clients training export tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find src server clients training export evaluation tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

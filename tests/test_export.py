@@ -19,6 +19,7 @@ from xec.detector.geometry import parametric
 from xec.errors import ModelError
 from xec.lineage import sha256_of_file
 from xec.models.build import build_reconstructor, preset
+from xec.models.calibration import Curve
 from xec.models.checkpoint import Checkpoint, save_checkpoint
 from xec.models.reconstructor import Reconstructor
 from xec.simulation.generator import Generator, SimulationConfig
@@ -27,8 +28,20 @@ from xec_export.events import contract_inputs, with_dark_events
 from xec_export.parity import Difference, compare, relative_difference, require_parity
 from xec_export.repository import config_pbtxt
 
+CURVES = {
+    "depth": Curve(np.array([1.0, 3.0, 8.0]), np.linspace(0.5, 2.0, 21).reshape(3, 7)),
+    "v": Curve(np.array([50.0]), np.full((1, 7), 1.1)),
+    "inner": Curve(np.array([0.0, 4.0]), np.array([[0.9, 1.1], [1.6, 0.7]])),
+    "pmt": Curve(np.array([0.0, 4.0]), np.array([[1.2, 1.1], [0.6, 1.7]])),
+}
 DESCRIPTION = Checkpoint(
-    preset("tiny"), "tiny", parametric().hash, {"events": 5, "seed": 1}, {"energy": 1.25}
+    preset("tiny"),
+    "tiny",
+    parametric().hash,
+    {"events": 5, "seed": 1},
+    {"energy": 1.25},
+    {name: curve.as_dict() for name, curve in CURVES.items()},
+    {"domain": None},
 )
 
 
@@ -42,6 +55,7 @@ def network() -> Reconstructor:
                 parameter.normal_(std=0.02)
         for scale in model.sigma_scale.buffers():
             scale.fill_(1.5)
+    model.sigma_scale.set_curves(CURVES)
     return model
 
 
@@ -151,6 +165,7 @@ def test_provenance_and_calibration_are_in_the_metadata(proto: onnx.ModelProto) 
     assert values["model_version"] == "3"
     assert values["contract_version"] == "1"
     assert json.loads(values["interval_scale"]) == {"energy": 1.25}
+    assert json.loads(values["reliability"]) == {"domain": None}
     assert json.loads(values["training"]) == {"events": 5, "seed": 1}
 
 
@@ -158,7 +173,9 @@ def test_sigmas_leave_the_graph_scaled(network, inputs) -> None:
     tensors = [torch.from_numpy(inputs[t.name][:2]) for t in INPUTS]
     with torch.no_grad():
         prediction, outputs = network.predict(*tensors), network(*tensors)
-    assert torch.allclose(outputs["energy_sigma"], 1.5 * prediction.energy_log_sigma.exp())
+    depth = CURVES["depth"].at(prediction.uvw[:, 2].numpy())[:, :1]
+    factor = torch.tensor(1.5 * 1.1 * depth, dtype=torch.float32)
+    assert torch.allclose(outputs["energy_sigma"], factor * prediction.energy_log_sigma.exp())
     assert torch.equal(outputs["energy"], prediction.energy)
 
 

@@ -17,7 +17,17 @@ import typer
 from xec.cli import build_app
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("src", "training", "export", "server", "clients", "benchmarks", "loadtest", "tests")
+FOLDERS = (
+    "src",
+    "training",
+    "export",
+    "evaluation",
+    "server",
+    "clients",
+    "benchmarks",
+    "loadtest",
+    "tests",
+)
 GENERATED = re.compile(r"_pb2(_grpc)?\.pyi?$")
 MOST_LINES = 400
 MOST_LINES_OF_A_FUNCTION = 60

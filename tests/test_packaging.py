@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = {"xec", "xec_training", "xec_export", "xec_server", "xec_client"}
+PACKAGES = {"xec", "xec_training", "xec_export", "xec_server", "xec_client", "xec_evaluation"}
 
 # Runs in a fresh interpreter that behaves as if torch, and what only training needs, were absent.
 WITHOUT_TORCH = """
@@ -79,7 +79,7 @@ def members(wheel: Path) -> list[str]:
         return archive.namelist()
 
 
-def test_top_level_names_are_the_five_packages(members: list[str]) -> None:
+def test_top_level_names_are_the_six_packages(members: list[str]) -> None:
     tops = {name.partition("/")[0] for name in members}
     (metadata,) = {name for name in tops if name.endswith(".dist-info")}
     assert tops - {metadata} == PACKAGES
@@ -117,14 +117,15 @@ def test_wheel_brings_the_commands(wheel: Path, members: list[str]) -> None:
     (name,) = [name for name in members if name.endswith("entry_points.txt")]
     with zipfile.ZipFile(wheel) as archive:
         text = archive.read(name).decode()
-    for command in ("simulate", "train", "export", "serve", "reconstruct", "display"):
+    for command in ("simulate", "train", "export", "serve", "reconstruct", "display", "evaluate"):
         assert f"{command} = " in text
 
 
 def test_server_and_client_import_without_torch() -> None:
     done = without_torch("""
-        packages = ["xec_server", "xec_client", "xec.engines", "xec.io", "xec.wire",
-                    "xec.conditions", "xec.detector", "xec.display", "xec.cli", "xec.assembly"]
+        packages = ["xec_server", "xec_client", "xec_evaluation", "xec.answer", "xec.assembly",
+                    "xec.cli", "xec.conditions", "xec.detector", "xec.display", "xec.engines",
+                    "xec.io", "xec.metrics", "xec.recovery", "xec.reliability", "xec.wire"]
         modules = [name for package in packages for name in names(package)]
         print(json.dumps({name: outcome(name) for name in modules}))
     """)
@@ -179,7 +180,7 @@ def test_version_names_the_distribution() -> None:
     assert done.stdout.startswith("xec 0.")
 
 
-@pytest.mark.parametrize("command", ["serve", "reconstruct", "display"])
+@pytest.mark.parametrize("command", ["serve", "reconstruct", "display", "evaluate"])
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     done = xec_without_torch(command, "--help")
     assert done.returncode == 0

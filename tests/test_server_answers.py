@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from support_server import DEAD, NOTHING_DEAD, Code, Events, Running, refusal, request
-from xec.assembly import assemble
+from xec.answer import answer
 from xec.conditions.dead_list import DeadList
 from xec.engines.base import tensors_of
 from xec.event import EventBatch
@@ -33,8 +33,7 @@ def local_answers(service: Running, batch: EventBatch, dead: DeadList) -> list[A
     batch = batch.with_dead(dead.mask)
     rows = [batch[row : row + 1] for row in range(len(batch))]
     return [
-        assemble(row, service.engine.inner.infer(tensors_of(row)), where, model.interval_scale)[0]
-        for row in rows
+        answer(row, service.engine.inner.infer(tensors_of(row)), where, model)[0] for row in rows
     ]
 
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from support_trainer import run, trainer
 from xec.contract import ESTIMATES, SENSOR_ESTIMATES
 from xec.detector.geometry import parametric
 from xec.models.build import preset
+from xec.models.calibration import WIDTHS
 from xec.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from xec.models.reconstructor import Reconstructor
 from xec.simulation import event_file
-from xec_training.calibrate import calibrate, calibrate_checkpoint, conformal_quantile, pulls
+from xec_training.calibrate import calibrate, calibrate_checkpoint
+from xec_training.calibration_sample import collect
 from xec_training.data.batch import TrainingBatch
 from xec_training.data.files import FileSource
-from xec_training.data.simulated import SimulatedSource, signal_simulation
+from xec_training.data.simulated import (
+    SimulatedSource,
+    signal_simulation,
+    training_simulation,
+)
+from xec_training.held_out import HeldOut, held_out_of
 
 CPU = torch.device("cpu")
 ALL = [e.name for e in ESTIMATES]
@@ -36,26 +43,54 @@ def trained(stage: str = "regress") -> Reconstructor:
     return model
 
 
-def test_conformal_quantile_covers_at_least_what_it_promises() -> None:
-    generator = torch.Generator().manual_seed(0)
-    covered = []
-    for _ in range(400):
-        scores = torch.randn(41, generator=generator).abs()
-        covered.append(float(scores[40] <= conformal_quantile(scores[:40], 0.6827)))
-    # Exact coverage of rank 28 of 40 is 28/41; four standard deviations of 400 trials.
-    assert sum(covered) / 400 == pytest.approx(28 / 41, abs=4 * math.sqrt(0.217 / 400))
+def dealt(seed: int, events: int) -> HeldOut:
+    source = SimulatedSource(training_simulation(), parametric(), CPU, seed, 50, events)
+    return held_out_of(source, parametric(), CPU, events, seed)
+
+
+def width(model: Reconstructor, seed: int, events: int = 200) -> NDArray[np.float64]:
+    """68.27 % quantile of the sizes of the pulls of the gamma's components."""
+    found = collect(model, signal(seed, events), ALL, 9, parametric())
+    return np.asarray(np.quantile(np.abs(found.pull), 0.6827, axis=0))
 
 
 def test_calibration_makes_the_pulls_of_fresh_events_one() -> None:
     model = trained()
-    before = pulls(model, signal(1, 100), ALL, 0)["energy_sigma"].quantile(0.6827)
-    scale = calibrate(model, signal(2, 400), signal(4, 400), ALL, 0)
-    after = pulls(model, signal(3, 400), ALL, 9)
-    assert abs(before - 1.0) > 0.2  # control: an untrained spread is off
-    for name in ("energy_sigma", "gamma_time_sigma"):
-        assert after[name].quantile(0.6827).item() == pytest.approx(1.0, abs=0.15), name
-    assert set(scale) == {"energy", "gamma_time", "uvw", "angle"}
-    assert all(0.7 < value < 1.4 for value in scale.values())
+    before = width(model, 1, 100)
+    seen: list[int] = []
+    held_out = dealt(2, 400)
+    found = calibrate(model, held_out, ALL, 0, parametric(), seen.append)
+    after = width(model, 3)
+    assert abs(before[0] - 1.0) > 0.2  # control: an untrained spread is off
+    np.testing.assert_allclose(after[:2], 1.0, atol=0.15)
+    assert found.events == 400
+    assert sum(seen) == held_out.expected
+    assert set(found.interval_scale) == {"energy", "gamma_time", "uvw", "angle"}
+    assert all(0.7 < value < 1.4 for value in found.interval_scale.values())
+    assert {row.name for row in found.rows} >= {"energy", "w", "npho, inner", "time, PMT"}
+    assert found.reliability.domain is not None
+    assert found.false_alarms is not None
+    assert found.false_alarms < 0.06
+
+
+def test_calibrating_again_changes_nothing() -> None:
+    model = trained()
+    first = calibrate(model, dealt(2, 40), ALL, 0, parametric())
+    again = calibrate(model, dealt(2, 40), ALL, 0, parametric())
+    assert first.interval_scale == again.interval_scale
+    assert first.reliability.as_dict() == again.reliability.as_dict()
+
+
+def test_the_parts_of_the_held_out_events_never_mix() -> None:
+    held_out = dealt(1, 60)
+    parts = {
+        purpose: torch.cat([batch.uvw for batch in held_out.part(purpose)])
+        for purpose in ("scales", "intervals", "fresh")
+    }
+    assert [len(part) for part in parts.values()] == [24, 24, 12]
+    assert len(torch.cat(list(parts.values())).unique(dim=0)) == 60
+    assert torch.equal(parts["fresh"], torch.cat([b.uvw for b in held_out.part("fresh")]))
+    assert sum(map(len, held_out.with_holes())) == 6
 
 
 def test_a_filling_of_sensors_is_calibrated_without_the_gamma(tmp_path: Path) -> None:
@@ -64,7 +99,7 @@ def test_a_filling_of_sensors_is_calibrated_without_the_gamma(tmp_path: Path) ->
     save_checkpoint(tmp_path, training.model, description)
     calibrate_checkpoint(tmp_path, parametric(), CPU, training.validation, 40, 1)
     model, checkpoint = load_checkpoint(tmp_path, parametric(), ("inpaint",))
-    scales = dict(model.sigma_scale.named_buffers())
+    scales = {name: model.sigma_scale.get_buffer(name) for name in WIDTHS}
     assert {name for name, value in scales.items() if (value != 1.0).any()} == {
         e.sigma_name for e in SENSOR_ESTIMATES
     }
@@ -88,6 +123,7 @@ def test_a_network_trained_on_files_is_calibrated_on_their_held_out_part(tmp_pat
 def test_a_time_that_is_not_known_has_no_pull() -> None:
     (batch,) = signal(5, 20)
     blind = replace(batch, time_valid=torch.zeros_like(batch.time_valid))
-    found = pulls(trained(), [blind], ALL, 0)
-    assert len(found["time_sigma"]) == 0
-    assert len(found["npho_sigma"]) == int((batch.dead & batch.npho_valid).sum())
+    found = collect(trained(), [blind], ALL, 0, parametric())
+    assert np.isnan(found.sensor_pull[:, 1]).all()
+    assert np.isfinite(found.sensor_pull[:, 0]).all()
+    assert len(found.event) == int((batch.dead & batch.npho_valid).sum())

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Protocol
 
-from xec.assembly import assemble
+from xec.answer import answer
 from xec.conditions.dead_list import DeadList
 from xec.contract import CONTRACT_VERSION
 from xec.engines.base import Engine, tensors_of
@@ -97,7 +97,7 @@ class Embedded:
         def reconstruct(work: Work) -> list[Reconstruction]:
             outputs = engine.infer(tensors_of(work.events))
             provenance = _provenance(engine, work.dead or NOTHING_DEAD)
-            return assemble(work.events, outputs, provenance, engine.model.interval_scale)
+            return answer(work.events, outputs, provenance, engine.model)
 
         try:
             yield Backend(reconstruct, engine.model.geometry_hash)

@@ -17,6 +17,7 @@ from xec.contract import CONTRACT_VERSION, INPUTS, MODEL_NAME, OUTPUTS
 from xec.errors import ModelError
 from xec.models.checkpoint import Checkpoint
 from xec.models.reconstructor import Reconstructor
+from xec.reliability.record import METADATA_KEY
 from xec_export.view import ExportView, example_inputs
 
 OPSET: Final = 18
@@ -74,6 +75,7 @@ def metadata(checkpoint: Checkpoint, version: str) -> dict[str, str]:
         "preset": checkpoint.preset,
         "geometry_hash": checkpoint.geometry_hash,
         "interval_scale": json.dumps(dict(checkpoint.interval_scale)),
+        METADATA_KEY: json.dumps(dict(checkpoint.reliability)),
         "training": json.dumps(dict(checkpoint.training)),
         "software_version": __version__,
     }

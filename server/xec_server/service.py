@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from xec.assembly import Outputs, assemble_one, is_finite
+from xec.answer import answer_one
+from xec.assembly import Outputs, is_finite
 from xec.conditions.dead_list import DeadList
 from xec.engines.base import Engine, ModelInfo, tensors_of
 from xec.event import Event, EventBatch
@@ -44,8 +45,7 @@ def _answer(
         return ArithmeticError(
             f"The model's answer to event {work.event.event} of run {work.event.run} is not finite."
         )
-    reconstruction = assemble_one(work.event, outputs, row, work.provenance, model.interval_scale)
-    return reconstruction_to_proto(reconstruction)
+    return reconstruction_to_proto(answer_one(work.event, outputs, row, work.provenance, model))
 
 
 def computation(

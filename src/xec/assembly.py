@@ -21,6 +21,7 @@ from xec.event import (
     RecoveryStatus,
 )
 from xec.lineage import Provenance
+from xec.reliability.intervals import Intervals
 
 Outputs = Mapping[str, NDArray[np.float32]]
 
@@ -51,13 +52,16 @@ def filled_npho(event: Event, recovered: Recovered) -> FloatArray:
 
 
 def _gamma(
-    outputs: Outputs, row: int, interval_scale: Mapping[str, float]
+    outputs: Outputs, row: int, interval_scale: Mapping[str, float], intervals: Intervals | None
 ) -> dict[str, GammaEstimate]:
     estimates = {}
+    depth = float(outputs["uvw"][row, 2])
     for estimate in GAMMA_ESTIMATES:
         mean = outputs[estimate.mean_name][row]
         sigma = outputs[estimate.sigma_name][row]
-        half = sigma * np.float32(interval_scale.get(estimate.name, 1.0))
+        binned = None if intervals is None else intervals.gamma_scale(estimate.name, depth)
+        scale = interval_scale.get(estimate.name, 1.0) if binned is None else binned
+        half = sigma * np.asarray(scale, dtype=np.float32)
         estimates[estimate.name] = GammaEstimate(mean, sigma, mean - half, mean + half)
     return estimates
 
@@ -68,6 +72,7 @@ def assemble_one(
     row: int,
     provenance: Provenance,
     interval_scale: Mapping[str, float],
+    intervals: Intervals | None = None,
 ) -> Reconstruction:
     """The reconstruction of one event from row `row` of a model's outputs.
 
@@ -77,8 +82,9 @@ def assemble_one(
         row: which of the B rows belongs to `event`.
         provenance: recorded in the answer.
         interval_scale: per gamma estimate, half of the 68 % interval in units of sigma.
+        intervals: the same in bins of depth, where it was measured so.
     """
-    gamma = _gamma(outputs, row, interval_scale)
+    gamma = _gamma(outputs, row, interval_scale, intervals)
     inside = bool(inside_fiducial(gamma["uvw"].mean))
     return Reconstruction(
         run=event.run,

@@ -1,104 +1,140 @@
-"""Scale of every sigma and half width of the 68 % intervals, from held-out events.
+"""Scales of all sigmas, intervals and limits of a network, from held-out events.
 
-Sigma: after s^2 = mean((y - mu)^2 / sigma^2) per task (METHODS, "Uncertainty", 2), but with the
-68.27 % quantile of |y - mu| / sigma for s, which a few events far out do not move.
-Interval: split-conformal quantile of |y - mu| / sigma (Angelopoulos & Bates, arXiv:2107.07511).
+In order: scales (`sigma_curves`), then, on events that these have not seen, the intervals
+(`conformal`), the domain's threshold and the breakdown by dead light (`breakdown`), and at last a
+report (`calibration_report`) on events that nothing has seen.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import replace
-from itertools import islice
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from xec.contract import ESTIMATES, GAMMA_ESTIMATES, SENSOR_ESTIMATES, Estimate
+from xec.contract import ESTIMATES, GAMMA_ESTIMATES, SENSOR_ESTIMATES
 from xec.detector.geometry import Geometry
+from xec.metrics.spread import ONE_SIGMA
+from xec.models.calibration import SigmaScale
 from xec.models.checkpoint import load_checkpoint, save_checkpoint
 from xec.models.reconstructor import Reconstructor
-from xec_training.data.batch import TrainingBatch
-from xec_training.data.simulated import SimulatedSource, signal_simulation
+from xec.reliability.domain import Domain
+from xec.reliability.record import Reliability
+from xec_training.breakdown import fit_dead_light, measure
+from xec_training.calibration_report import CoverageRow, coverage_rows, false_alarms
+from xec_training.calibration_sample import COLUMNS, Progress, Sample, collect, nobody
+from xec_training.conformal import conformal_quantile, fit_intervals
 from xec_training.data.source import EventSource
-from xec_training.masking import Masked, hide
+from xec_training.held_out import HeldOut, held_out_of
+from xec_training.sigma_curves import Scales, fit_scales
 
-COVERAGE: Final = 0.6827  # of one standard deviation of a Gaussian
-
-
-def conformal_quantile(scores: Tensor, coverage: float) -> float:
-    """The ceil((n + 1) coverage)-th smallest score: at least `coverage` on exchangeable data."""
-    n = len(scores)
-    rank = min(n, math.ceil((n + 1) * coverage))
-    return float(scores.sort().values[rank - 1])
+LEAST_FOR_DOMAIN: Final = 100
+"""Events that the threshold of the domain needs: one false alarm in a hundred."""
 
 
-@torch.no_grad()
-def pulls(
-    model: Reconstructor, batches: Iterable[TrainingBatch], names: Collection[str], seed: int
-) -> dict[str, Tensor]:
-    """|y - mu| / sigma per sigma of the contract; sensors: the hidden ones.
-
-    Gamma tasks give (events, width); sensors (number of hidden sensors, 1).
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was measured, and how well it holds on fresh events.
 
     Args:
-        model: in any mode; it is put into evaluation mode.
-        batches: held-out events.
-        names: the estimates that are wanted, such as `npho` or `energy`.
-        seed: of the masks.
+        events: how many events there were in all parts.
+        scales: of the sigmas; they are set in the network.
+        interval_scale: per gamma estimate, half of the 68 % interval in units of sigma.
+        reliability: intervals and limits.
+        rows: the report on fresh events.
+        false_alarms: share of fresh events that are called outside the domain; None without one.
     """
-    found: dict[str, list[Tensor]] = {}
-    model.eval()
-    rng: torch.Generator | None = None
-    for batch in batches:
-        rng = rng or torch.Generator(batch.npho.device).manual_seed(seed)
-        masked = hide(batch, 0.0, rng)
-        outputs = model(*masked.inputs)
-        for estimate in ESTIMATES:
-            if estimate.name in names:
-                pull = _pull(estimate, outputs, batch, masked)
-                found.setdefault(estimate.sigma_name, []).append(pull)
-    return {name: torch.cat(parts) for name, parts in found.items()}
 
+    events: int
+    scales: Scales
+    interval_scale: dict[str, float]
+    reliability: Reliability
+    rows: list[CoverageRow]
+    false_alarms: float | None
 
-def _pull(
-    estimate: Estimate, outputs: dict[str, Tensor], batch: TrainingBatch, masked: Masked
-) -> Tensor:
-    mean = outputs[estimate.mean_name]
-    error = getattr(batch, estimate.name).reshape(mean.shape) - mean
-    pull: Tensor = (error / outputs[estimate.sigma_name]).abs()
-    if estimate not in SENSOR_ESTIMATES:
-        return pull[batch.has_truth]
-    where = masked.hidden & batch.time_valid if estimate.name == "time" else masked.hidden
-    return pull[where].unsqueeze(1)
+    @property
+    def sigma_curves(self) -> dict[str, Any]:
+        """The curves as a checkpoint's description holds them."""
+        return {name: curve.as_dict() for name, curve in self.scales.curves.items()}
 
 
 def calibrate(
     model: Reconstructor,
-    first: Iterable[TrainingBatch],
-    second: Iterable[TrainingBatch],
+    held_out: HeldOut,
     names: Collection[str],
     seed: int,
-) -> dict[str, float]:
-    """Set the model's sigma scales; returns the interval factors of the gamma's estimates.
+    geometry: Geometry,
+    progress: Progress = nobody,
+) -> Calibration:
+    """Set the model's sigma scales, and measure what depends on them.
 
-    Split-conformal coverage needs scores that the scales have not seen, so that `first` sets the
-    scales and `second` the intervals. What has no pulls at all stays as it is.
+    Args:
+        model: its scales are replaced.
+        held_out: events that it has not learned from.
+        names: the estimates that it has learned; without the gamma's there are no limits.
+        seed: of masks, sensors that are drawn, and holes.
+        geometry: of the training.
+        progress: told of the events that are done.
     """
-    scales = dict(model.sigma_scale.named_buffers())
-    for name, pull in pulls(model, first, names, seed).items():
-        if len(pull):
-            factor = torch.stack([torch.quantile(_thinned(c), COVERAGE) for c in pull.unbind(1)])
-            scales[name].mul_(factor.to(scales[name]))
-    fresh = pulls(model, second, names, seed + 1)
+    done = 0
+
+    def count(events: int) -> None:
+        nonlocal done
+        done += events
+        progress(events)
+
+    model.sigma_scale.reset()
+    first = collect(model, held_out.part("scales"), names, seed, geometry, count)
+    scales = fit_scales(first)
+    apply_scales(model.sigma_scale, scales)
+    second = collect(model, held_out.part("intervals"), names, seed + 1, geometry, count)
+    fresh = collect(model, held_out.part("fresh"), names, seed + 2, geometry, count)
+    events = done
+    intervals = fit_intervals(second, seed + 3)
+    reliability = Reliability(intervals)
+    if set(names) >= set(COLUMNS):
+        wide = collect(model, held_out.domain(), names, seed + 4, geometry, progress)
+        broken = measure(model, held_out.with_holes(), geometry, seed + 5, progress)
+        reliability = Reliability(intervals, _domain(second, wide), fit_dead_light(broken))
+    return Calibration(
+        events=events,
+        scales=scales,
+        interval_scale=_interval_scale(second),
+        reliability=reliability,
+        rows=coverage_rows(fresh, intervals, seed + 6),
+        false_alarms=false_alarms(fresh.features, reliability.domain),
+    )
+
+
+def apply_scales(module: SigmaScale, scales: Scales) -> None:
+    """Set the factors and curves of a network without any; what was not measured stays 1."""
+    values = dict(zip([e.sigma_name for e in SENSOR_ESTIMATES], scales.sensors, strict=True))
+    if scales.gamma is not None:
+        values |= {e.sigma_name: scales.gamma[COLUMNS[e.name]] for e in GAMMA_ESTIMATES}
+    for name, value in values.items():
+        if np.isfinite(value).all():
+            buffer = module.get_buffer(name)
+            buffer.copy_(torch.as_tensor(value, dtype=buffer.dtype).reshape(buffer.shape))
+    module.set_curves(scales.curves)
+
+
+def _interval_scale(sample: Sample) -> dict[str, float]:
+    if len(sample.error) == 0:
+        return {}
+    pull = np.abs(sample.pull)
     return {
-        e.name: conformal_quantile(fresh[e.sigma_name].flatten(), COVERAGE)
-        for e in GAMMA_ESTIMATES
-        if len(fresh.get(e.sigma_name, ()))
+        name: conformal_quantile(pull[:, columns].ravel(), ONE_SIGMA)
+        for name, columns in COLUMNS.items()
     }
+
+
+def _domain(signal: Sample, wide: Sample) -> Domain | None:
+    """Of signal events and events like the training's alike."""
+    features = np.concatenate([signal.features, wide.features])
+    return Domain.fit(features) if len(features) >= LEAST_FOR_DOMAIN else None
 
 
 def calibrate_checkpoint(
@@ -108,8 +144,9 @@ def calibrate_checkpoint(
     validation: EventSource,
     events: int,
     seed: int,
-) -> int:
-    """Measure the sigma scales and intervals of the saved checkpoint and save it again.
+    progress: Progress = nobody,
+) -> Calibration:
+    """Calibrate the saved checkpoint and save it again.
 
     Args:
         folder: of the checkpoint, of stage inpaint or regress.
@@ -119,43 +156,21 @@ def calibrate_checkpoint(
             on.
         events: how many to use.
         seed: of the training.
-
-    Returns:
-        How many events there were.
+        progress: told of the events that are done.
     """
     model, checkpoint = load_checkpoint(folder, geometry, ("inpaint", "regress"))
     model.to(device)
     estimates = ESTIMATES if checkpoint.stage == "regress" else SENSOR_ESTIMATES
-    batches = list(islice(_held_out(validation, geometry, device, events, seed), events))
-    total = sum(map(len, batches))
-    middle = max(1, len(batches) // 2)
+    held_out = held_out_of(validation, geometry, device, events, seed)
     names = [e.name for e in estimates]
-    scale = calibrate(model, batches[:middle], batches[middle:], names, seed + 11)
-    training = {**checkpoint.training, "calibration_events": total}
-    save_checkpoint(folder, model, replace(checkpoint, training=training, interval_scale=scale))
-    return total
-
-
-def _held_out(
-    validation: EventSource, geometry: Geometry, device: torch.device, events: int, seed: int
-) -> Iterator[TrainingBatch]:
-    """At least two batches, `events` in all or as many as there are."""
-    size = max(1, min(64, events // 2))
-    if isinstance(validation, SimulatedSource):
-        config = signal_simulation()
-        yield from SimulatedSource(
-            config, geometry, device, seed + 10, size, events, part="validation"
-        ).batches()
-        return
-    left = events
-    for batch in validation.batches():
-        for start in range(0, min(len(batch), left), size):
-            yield batch[start : min(start + size, left)]
-        left -= len(batch)
-        if left <= 0:
-            return
-
-
-def _thinned(values: Tensor, most: int = 1_000_000) -> Tensor:
-    """At most `most` of the values, evenly taken: `torch.quantile` has a size limit."""
-    return values[:: max(1, -(-len(values) // most))]
+    found = calibrate(model, held_out, names, seed + 11, geometry, progress)
+    training = {**checkpoint.training, "calibration_events": found.events}
+    described = replace(
+        checkpoint,
+        training=training,
+        interval_scale=found.interval_scale,
+        sigma_curves=found.sigma_curves,
+        reliability=found.reliability.as_dict(),
+    )
+    save_checkpoint(folder, model, described)
+    return found

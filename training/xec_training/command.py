@@ -124,6 +124,34 @@ def regress(
 
 
 @app.command()
+def calibrate(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUNDIR", help="Folder of a checkpoint.")],
+    *,
+    events: Annotated[int, typer.Option(min=2, help="Held-out events.")] = 10_000,
+    data: Data = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of simulated events and masks.")] = 1,
+    geometry: Annotated[Path | None, typer.Option(help="Surveyed table of the sensors.")] = None,
+    device: Device = "cpu",
+    threads: Threads = 0,
+) -> None:
+    """Measure sigmas, intervals and limits of a trained network anew, and say how well they hold.
+
+    A training ends with this by itself. Files that are given must hold events that the network
+    has not learned from.
+
+    Example: xec train calibrate runs/c --events 20000
+    """
+    import torch  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+
+    from xec_training.calibrate_run import run  # noqa: PLC0415
+
+    if threads:
+        torch.set_num_threads(threads)
+    run(run_dir, data or ["sim:"], events, seed, device, geometry, Console())
+
+
+@app.command()
 def faithfulness(
     *,
     out: Out,

@@ -24,6 +24,7 @@ from xec.models.checkpoint import DESCRIPTION, read_checkpoint
 from xec.models.transfer import HandedOver, hand_over
 from xec_training import state, trainer
 from xec_training.calibrate import calibrate_checkpoint
+from xec_training.calibration_report import table_of
 from xec_training.curves import save_curves
 from xec_training.data.open import open_source
 from xec_training.data.source import EventSource
@@ -151,7 +152,7 @@ class Session:
     ) -> None:
         if fabric.is_global_zero and not isinstance(self.settings, PretrainSettings):
             with writing(self.request.out), self.console.status("calibrating sigmas"):
-                events = calibrate_checkpoint(
+                found = calibrate_checkpoint(
                     self.request.out,
                     self.geometry,
                     fabric.device,
@@ -159,11 +160,12 @@ class Session:
                     self.settings.calibration_events,
                     self.settings.training.seed,
                 )
-            if events < FEW_EVENTS:
+            self.console.print(table_of(found.rows))
+            if found.events < FEW_EVENTS:
                 self._say(
                     fabric,
-                    f"warning: sigmas are calibrated on {events} held-out events only, which are "
-                    "too few to trust them; hold out more (data.validation_share)",
+                    f"warning: sigmas are calibrated on {found.events} held-out events only, which "
+                    "are too few to trust them; hold out more (data.validation_share)",
                 )
         if fabric.is_global_zero:
             kind = ", synthetic events" if run.source.synthetic else ""

@@ -69,6 +69,7 @@ class ModelSettings(Section):
         drop_path: stochastic depth; the preset's own without it.
         spread: what the spreads see.
         noise_floor: whether a sensor's spread contains the known noise of a reading.
+        fit_steps: of the fit of the light's sources (`xec.models.light_fit`).
     """
 
     preset: Literal["base", "small", "tiny"] = "small"
@@ -80,6 +81,7 @@ class ModelSettings(Section):
     drop_path: Share | None = None
     spread: SpreadKind = "detached"
     noise_floor: bool = False
+    fit_steps: Annotated[int, Field(ge=0, le=16)] = 3
 
 
 class PretrainModelSettings(ModelSettings):

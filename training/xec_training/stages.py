@@ -90,6 +90,7 @@ def model_config(settings: ModelSettings) -> ModelConfig:
         drop_path=config.drop_path if settings.drop_path is None else settings.drop_path,
         spread=settings.spread,
         noise_floor=settings.noise_floor,
+        fit_steps=settings.fit_steps,
     )
 
 

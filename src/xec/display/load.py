@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xec.assembly import assemble
+from xec.answer import answer
 from xec.display.content import EventPicture
 from xec.engines.base import tensors_of
 from xec.errors import FileError, InvalidEvent, UsageError
@@ -117,6 +117,6 @@ def computed_reconstruction(repository: Path, picture: EventPicture) -> Reconstr
         batch = EventBatch.stack([event])
         outputs = engine.infer(tensors_of(batch))
         origin = Provenance(model.name, model.version, model.sha256, model.geometry_hash)
-        return assemble(batch, outputs, origin, model.interval_scale)[0]
+        return answer(batch, outputs, origin, model)[0]
     finally:
         engine.close()

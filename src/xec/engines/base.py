@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xec.event import EventBatch
+from xec.reliability.record import Reliability
 
 Tensors = Mapping[str, NDArray[np.generic]]
 
@@ -19,7 +20,7 @@ class ModelInfo:
     """Identity of a loaded model, from its own metadata and the bytes that were loaded.
 
     `interval_scale` maps each estimate of the gamma to the factor by which sigma is multiplied
-    to give half of its calibrated 68 % interval.
+    to give half of its calibrated 68 % interval; `reliability` holds what is known beyond that.
     """
 
     name: str
@@ -29,6 +30,7 @@ class ModelInfo:
     contract_version: str
     metadata: Mapping[str, str]
     interval_scale: Mapping[str, float]
+    reliability: Reliability = field(default_factory=Reliability)
 
 
 class Engine(Protocol):

@@ -15,6 +15,7 @@ from xec.contract import CONTRACT_VERSION, INPUTS, OUTPUTS, Tensor
 from xec.engines.base import ModelInfo
 from xec.engines.repository import MODEL_FILE, StoredModel
 from xec.errors import ModelError
+from xec.reliability.record import Reliability, reliability_of
 
 ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
     ort_errors.EPFail,
@@ -92,6 +93,13 @@ def _interval_scale(metadata: Mapping[str, str], path: Path) -> dict[str, float]
     return scale
 
 
+def _reliability(metadata: Mapping[str, str], path: Path) -> Reliability:
+    try:
+        return reliability_of(metadata)
+    except ModelError as error:
+        raise ModelError(f"{path} is refused: {error}") from error
+
+
 def _check_metadata(metadata: Mapping[str, str], path: Path) -> None:
     missing = [key for key in _REQUIRED_METADATA if not metadata.get(key)]
     if missing:
@@ -138,4 +146,5 @@ def model_info(
         contract_version=metadata["contract_version"],
         metadata=metadata,
         interval_scale=_interval_scale(metadata, path),
+        reliability=_reliability(metadata, path),
     )

@@ -23,6 +23,7 @@ from xec.detector.geometry import Geometry
 from xec.errors import ModelError
 from xec.lineage import sha256_of_bytes
 from xec.models.build import ModelConfig, build_reconstructor, config_as_dict, config_from_dict
+from xec.models.calibration import curves_from_dict
 from xec.models.reconstructor import Reconstructor
 
 DESCRIPTION: Final = "checkpoint.json"
@@ -46,6 +47,8 @@ class Checkpoint:
         geometry_hash: of the geometry it was trained on.
         training: settings, events seen, seed and whatever else tells how it came about.
         interval_scale: per gamma estimate, half of the 68 % interval in units of sigma.
+        sigma_curves: of the sigmas by what is predicted (`xec.models.calibration.Curves`).
+        reliability: the model's limits (`xec.reliability.record`); goes into its metadata.
         contract_version: of the tensors that it speaks.
         stage: how far it has come.
     """
@@ -55,6 +58,8 @@ class Checkpoint:
     geometry_hash: str
     training: Mapping[str, Any] = field(default_factory=dict)
     interval_scale: Mapping[str, float] = field(default_factory=dict)
+    sigma_curves: Mapping[str, Any] = field(default_factory=dict)
+    reliability: Mapping[str, Any] = field(default_factory=dict)
     contract_version: str = CONTRACT_VERSION
     stage: Stage = "regress"
 
@@ -73,6 +78,8 @@ def save_checkpoint(folder: Path, model: nn.Module, checkpoint: Checkpoint) -> N
         "geometry_hash": checkpoint.geometry_hash,
         "training": dict(checkpoint.training),
         "interval_scale": dict(checkpoint.interval_scale),
+        "sigma_curves": dict(checkpoint.sigma_curves),
+        "reliability": dict(checkpoint.reliability),
         "contract_version": checkpoint.contract_version,
         "weights": name,
         "weights_sha256": digest,
@@ -129,7 +136,7 @@ def load_checkpoint(
         stages: which are wanted.
 
     Raises:
-        ModelError: as `read_checkpoint`, or a stage that is not wanted.
+        ModelError: as `read_checkpoint`, a stage that is not wanted, curves that are none.
     """
     state, checkpoint = read_checkpoint(folder, geometry)
     if checkpoint.stage not in stages:
@@ -139,6 +146,7 @@ def load_checkpoint(
         model.load_state_dict(state)
     except RuntimeError as error:
         raise ModelError(f"{folder} does not fit the network it describes: {error}") from error
+    model.sigma_scale.set_curves(curves_from_dict(checkpoint.sigma_curves))
     return model.eval(), checkpoint
 
 
@@ -163,6 +171,9 @@ def _checkpoint_of(description: Mapping[str, Any]) -> Checkpoint:
             geometry_hash=description["geometry_hash"],
             training=description["training"],
             interval_scale=description["interval_scale"],
+            # Checkpoints of before they were measured have none: one factor per task serves.
+            sigma_curves=description.get("sigma_curves", {}),
+            reliability=description.get("reliability", {}),
             contract_version=description["contract_version"],
             stage=description["stage"],
         )

@@ -1,0 +1,1 @@
+"""Figures of merit: spreads, bootstrap errors, scores, bins and accumulators of bounded memory."""
