@@ -255,14 +255,17 @@ def gamma_figures(
     for column, name in enumerate(GAMMA_NAMES):
         network = half68(error[:, column])
         optimum = mixture_half68(best.gamma[:, column])
-        against = np.sqrt(chain["gamma_variance"][:, column]) / best.gamma[rows, column]
+        sigmas = [np.sqrt(chain["gamma_variance"][:, column]), best.gamma[rows, column]]
+        sums = [np.repeat(sigma[:, None], 3, axis=1) for sigma in sigmas]
+        exact = ratio(sums[0], sums[1], weight)["mean_absolute"]
         figures[name] = {
             "network": network.value,
             "network_error": network.error,
             "laplace": optimum,
             "laplace_with_times": mixture_half68(best.gamma_with_times[:, column]),
             "network_to_laplace": network.value / optimum,
-            "chain_to_laplace": float(np.average(against, weights=weight)),
+            "chain_to_laplace": exact.value,
+            "chain_to_laplace_error": exact.error,
             "effective_median": float(np.median(chain["gamma_effective"][:, column])),
         }
     return figures
@@ -327,8 +330,8 @@ def show_rest(console: Console, report: dict[str, Any]) -> None:
     )
     for name, row in report["overall"]["gamma"].items():
         columns = ("network", "laplace", "laplace_with_times", "network_to_laplace")
-        cells = [f"{row[key]:.3g}" for key in (*columns, "chain_to_laplace")]
-        table.add_row(name, *cells)
+        exact = f"{row['chain_to_laplace']:.3g} ± {row['chain_to_laplace_error']:.1g}"
+        table.add_row(name, *(f"{row[key]:.3g}" for key in columns), exact)
     console.print(table)
     table = Table("showers", *GAMMA_NAMES, title="Widening by dead sensors, per cent")
     for name, row in report["lost_in_showers"].items():
