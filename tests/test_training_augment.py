@@ -105,7 +105,7 @@ def test_events_without_truth_stay_without(flip: MirrorFlip, batch: TrainingBatc
 
 @pytest.fixture(scope="module")
 def masked(batch: TrainingBatch) -> Masked:
-    return hide(batch, 0.2, rng())
+    return hide(batch, 0.2, 0.0, rng())
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_no_noise_changes_no_bit(noisy, masked: Masked) -> None:
 
 def test_targets_do_not_see_the_noise(batch: TrainingBatch) -> None:
     before = batch.npho.clone()
-    masked = hide(batch, 0.2, rng())
+    masked = hide(batch, 0.2, 0.0, rng())
     changed = add_noise(masked, 10.0, rng())
     assert torch.equal(batch.npho, before)
     assert not torch.equal(changed.npho[masked.live], batch.npho[masked.live])

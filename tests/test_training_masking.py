@@ -14,7 +14,7 @@ from xec.simulation.generator import Generator
 from xec_training.clusters import cluster_order
 from xec_training.data.batch import TrainingBatch
 from xec_training.data.simulated import training_simulation
-from xec_training.masking import MASK_KINDS, Masked, MaskKind, hide, mask_for_pretraining
+from xec_training.masking import BRIGHT, MASK_KINDS, Masked, MaskKind, hide, mask_for_pretraining
 
 CPU = torch.device("cpu")
 
@@ -62,7 +62,7 @@ def check(masked: Masked, batch: TrainingBatch) -> None:
 def test_hidden_sensors_are_out_of_the_input_and_have_a_known_reading(
     batch: TrainingBatch,
 ) -> None:
-    masked = hide(batch, 0.3, rng())
+    masked = hide(batch, 0.3, 0.0, rng())
     check(masked, batch)
     assert torch.equal(masked.hidden | masked.live, batch.npho_valid)
     share = (masked.hidden & ~batch.dead).float().mean(dim=1)
@@ -71,8 +71,42 @@ def test_hidden_sensors_are_out_of_the_input_and_have_a_known_reading(
 
 
 def test_without_extra_masks_only_the_dead_are_hidden(batch: TrainingBatch) -> None:
-    masked = hide(batch, 0.0, rng())
+    masked = hide(batch, 0.0, 0.0, rng())
     assert torch.equal(masked.hidden, batch.dead & batch.npho_valid)
+
+
+def test_bright_masks_lie_where_the_neighbours_are_bright(batch: TrainingBatch) -> None:
+    """Against a loop over the sensors."""
+    masked = hide(batch, 0.0, 1.0, rng())
+    check(masked, batch)
+    more = masked.hidden & ~batch.dead
+    assert (more.sum(dim=1) == 0).any()
+    assert more.sum(dim=1).max() > 5
+    for event in range(len(batch)):
+        visible = batch.npho_valid[event] & ~batch.dead[event]
+        light = {}
+        for row in range(93):
+            for column in range(44):
+                around = [
+                    44 * (row + i) + column + j
+                    for i in (-1, 0, 1)
+                    for j in (-1, 0, 1)
+                    if (i or j) and 0 <= row + i < 93 and 0 <= column + j < 44
+                ]
+                seen = [float(batch.npho[event, k]) for k in around if visible[k]]
+                light[44 * row + column] = sum(seen) / max(len(seen), 1)
+        brightest = sorted(light, key=light.__getitem__)[-BRIGHT:]
+        assert set(more[event].nonzero().flatten().tolist()) <= set(brightest)
+
+
+def test_bright_masks_do_not_depend_on_the_masked_readings(batch: TrainingBatch) -> None:
+    """Control: a choice by the readings themselves would, and teach a bias."""
+    masked = hide(batch, 0.0, 1.0, rng())
+    event, channel = (masked.hidden & ~batch.dead).nonzero()[0].tolist()
+    npho = batch.npho.clone()
+    npho[event, channel] = 0.0
+    again = hide(replace(batch, npho=npho), 0.0, 1.0, rng())
+    assert again.hidden[event, channel]
 
 
 @pytest.mark.parametrize("kind", MASK_KINDS)

@@ -93,7 +93,7 @@ def measure(
     for batch in batches:
         on_host = batch.to(torch.device("cpu"))
         dead = on_host.dead | torch.from_numpy(_squares(on_host, geometry, rng))
-        masked = hide(replace(on_host, dead=dead), 0.0, masks)
+        masked = hide(replace(on_host, dead=dead), 0.0, 0.0, masks)
         device = batch.npho.device
         outputs = as_arrays(model(*(tensor.to(device) for tensor in masked.inputs)))
         events = as_events(masked)

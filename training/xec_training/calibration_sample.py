@@ -93,7 +93,7 @@ def collect(
     rng: torch.Generator | None = None
     for batch in batches:
         rng = rng or torch.Generator(batch.npho.device).manual_seed(seed)
-        masked = hide(batch, 0.0, rng)
+        masked = hide(batch, 0.0, 0.0, rng)
         outputs = model(*masked.inputs)
         parts.append(_sample(outputs, batch, masked, names, first, geometry))
         first += len(batch)

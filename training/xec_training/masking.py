@@ -7,14 +7,16 @@ from typing import Final, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from xec.detector.channels import FACE_IDS
+from xec.detector.channels import FACE_IDS, INNER_GRID, N_MPPC
 from xec_training.clusters import cluster_order
 from xec_training.data.batch import TrainingBatch
 
 MaskKind = Literal["random", "cluster", "mixed"]
 
 MASK_KINDS: Final[tuple[MaskKind, ...]] = ("random", "cluster", "mixed")
+BRIGHT: Final = 25  # sensors in the brightest light
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,20 +40,44 @@ class Masked:
         return self.npho, self.time, self.npho_valid, self.time_valid
 
 
-def hide(batch: TrainingBatch, extra: float, generator: torch.Generator) -> Masked:
-    """Take out the dead sensors, and in half of the events up to `extra` of the others.
+def hide(batch: TrainingBatch, extra: float, bright: float, generator: torch.Generator) -> Masked:
+    """Take out the dead sensors, and in half of the events some of the others.
+
+    Sensors in the brightest light are few, and decide what a dead one among them is filled with.
+    More of them can be taken out, chosen by what their neighbours read: by their own readings,
+    the network would learn that masked sensors are brighter than they look.
 
     Args:
         batch: readings of all sensors, dead ones included where they are known.
         extra: largest additional fraction, drawn per event.
+        bright: the same of the `BRIGHT` inner sensors whose neighbours read most.
         generator: random numbers, on the batch's device.
     """
-    B, N = batch.npho.shape
-    device = batch.npho.device
-    rate = torch.rand(B, 1, generator=generator, device=device) * (2.0 * extra) - extra
-    more = torch.rand(B, N, generator=generator, device=device) < rate
-    out = batch.dead | more
+    out = batch.dead | _drawn(batch.dead, extra, generator)
+    if bright > 0:
+        chosen = _drawn(batch.dead, bright, generator)
+        out |= chosen & _in_bright_light(batch, ~out)
     return _without(batch, out, out & batch.npho_valid)
+
+
+def _drawn(like: Tensor, largest: float, generator: torch.Generator) -> Tensor:
+    """Random sensors (B, N), in half of the events none, else up to the share `largest`."""
+    B, N = like.shape
+    rate = torch.rand(B, 1, generator=generator, device=like.device) * (2.0 * largest) - largest
+    return torch.rand(B, N, generator=generator, device=like.device) < rate
+
+
+def _in_bright_light(batch: TrainingBatch, visible: Tensor) -> Tensor:
+    """The `BRIGHT` inner sensors (B, 4760) with the largest mean of their visible neighbours."""
+    seen = (visible & batch.npho_valid)[:, :N_MPPC].float()
+    npho = (batch.npho[:, :N_MPPC] * seen).view(-1, 1, *INNER_GRID.shape)
+    ring = torch.ones(1, 1, 3, 3, device=npho.device)
+    ring[0, 0, 1, 1] = 0.0
+    light = functional.conv2d(npho, ring, padding=1)
+    count = functional.conv2d(seen.view_as(npho), ring, padding=1)
+    mean = (light / count.clamp(min=1.0)).flatten(1)
+    chosen = torch.zeros_like(visible)
+    return chosen.scatter_(1, mean.topk(BRIGHT, dim=1).indices, value=True)
 
 
 def mask_for_pretraining(

@@ -84,6 +84,16 @@ class ModelSettings(Section):
     fit_steps: Annotated[int, Field(ge=0, le=16)] = 3
 
 
+class FillingModelSettings(ModelSettings):
+    """The same with the masks of the later stages.
+
+    Args:
+        bright_mask_ratio: the same of the inner sensors in the brightest light (`hide`).
+    """
+
+    bright_mask_ratio: Share = 0.0
+
+
 class PretrainModelSettings(ModelSettings):
     """The same with the masks of the autoencoder.
 
@@ -314,7 +324,7 @@ class InpaintSettings(Settings):
         calibration_events: held-out events for the scales of the sigmas.
     """
 
-    model: ModelSettings = ModelSettings()
+    model: FillingModelSettings = FillingModelSettings()
     loss: InpaintLosses = InpaintLosses()
     calibration_events: Annotated[int, Field(ge=2)] = 4000
 

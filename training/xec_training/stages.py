@@ -104,12 +104,12 @@ def plan(settings: AnySettings, geometry: Geometry) -> Plan:
         (tasks.LIVE, TaskLoss(kind="mse", weight=settings.loss.live.weight)),
         (tasks.TIME, settings.loss.time),
     ]
-    extra = settings.model.mask_ratio
+    extra, bright = settings.model.mask_ratio, settings.model.bright_mask_ratio
     common: dict[str, Any] = {
         "config": config,
         "model": build_reconstructor(config, geometry),
-        "mask": lambda batch, rng: hide(batch, extra, rng),
-        "validation_mask": lambda batch, rng: hide(batch, 0.0, rng),
+        "mask": lambda batch, rng: hide(batch, extra, bright, rng),
+        "validation_mask": lambda batch, rng: hide(batch, 0.0, 0.0, rng),
     }
     if isinstance(settings, RegressSettings):
         gamma = [(task, getattr(settings.loss, task.name)) for task in tasks.GAMMA_TASKS]
