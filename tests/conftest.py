@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import settings as hypothesis_settings
+from support_databases import mariadb, postgresql  # noqa: F401
 
 from xec.contract import CONTRACT_VERSION, INPUTS, MODEL_NAME, OUTPUTS
 from xec.detector.channels import N_CHANNELS

@@ -5,6 +5,9 @@
     ├── FileError           exit 3   a file that is missing, foreign, cut or of another shape
     ├── InvalidEvent        exit 3   an event that breaks the contract (see its violations)
     ├── ConditionsError     exit 4   a dead-channel list that is unknown or unreadable
+    │   ├── UnknownRun               no list is known for a run: never "nothing is dead"
+    │   │   └── RunAfterLastInterval  the run lies beyond all that is known
+    │   └── ConditionsUnavailable    the database of lists cannot be reached
     ├── ModelError          exit 5   a model that is missing, altered or of another contract
     ├── EngineError         exit 6   an engine that cannot run
     ├── ServiceError        exit 7   a server that cannot listen or cannot be reached
@@ -68,6 +71,18 @@ class ConditionsError(XecError):
     """A dead-channel list that is unknown, unreadable or names unknown sensors."""
 
     exit_code = 4
+
+
+class UnknownRun(ConditionsError):
+    """A run for which no dead-channel list is known; it is never taken for an empty list."""
+
+
+class RunAfterLastInterval(UnknownRun):
+    """A run after the last one for which a dead-channel list is known: nobody has said yet."""
+
+
+class ConditionsUnavailable(ConditionsError):
+    """The database of dead-channel lists cannot be reached or does not answer in time."""
 
 
 class ModelError(XecError):
