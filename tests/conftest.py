@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import settings as hypothesis_settings
-from support_databases import mariadb, postgresql  # noqa: F401
 
+from support_databases import mariadb, postgresql  # noqa: F401
 from xec.contract import CONTRACT_VERSION, INPUTS, MODEL_NAME, OUTPUTS
 from xec.detector.channels import N_CHANNELS
 from xec.engines.base import tensors_of

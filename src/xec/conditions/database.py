@@ -63,6 +63,11 @@ def _postgresql_arguments(access: Access) -> dict[str, Any]:
         options += " -c default_transaction_read_only=on"
     return {
         "connect_timeout": CONNECT_SECONDS,
+        # A peer that vanished without a word is noticed within seconds, not a quarter of an hour.
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10_000,
         "options": options,
         "application_name": f"xec conditions ({access})",
     }

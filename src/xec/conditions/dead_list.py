@@ -128,16 +128,20 @@ def read_dead_list(path: Path) -> DeadList:
     return parse_dead_list(text, str(path))
 
 
+def list_lines(dead_list: DeadList) -> list[str]:
+    """The lines of a list in text form."""
+    head = f"# {len(dead_list)} dead channels, list {dead_list.list_id}"
+    return [head, *(str(channel) for channel in dead_list.channels)]
+
+
 def write_dead_list(path: Path, dead_list: DeadList) -> None:
     """Write a list as text that `read_dead_list` reads.
 
     Raises:
         ConditionsError: when the operating system refuses.
     """
-    lines = [f"# {len(dead_list)} dead channels, list {dead_list.list_id}"]
-    lines += [str(channel) for channel in dead_list.channels]
     try:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        path.write_text("\n".join(list_lines(dead_list)) + "\n", encoding="utf-8")
     except OSError as error:
         raise ConditionsError(
             f"The dead list {path} cannot be written: {error.strerror}."

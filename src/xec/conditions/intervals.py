@@ -8,6 +8,7 @@ whoever asks, never an empty list.
 
 from __future__ import annotations
 
+import operator
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,18 @@ class Tag(StrEnum):
 
     ONLINE = "ONLINE"
     OFFLINE = "OFFLINE"
+
+
+def run_number(run: int) -> int:
+    """`run` as a Python integer.
+
+    Raises:
+        ConditionsError: it cannot be the number of a run.
+    """
+    number = operator.index(run)
+    if not 0 <= number <= LAST_RUN:
+        raise ConditionsError(f"{number} is no run number: they go from 0 on.")
+    return number
 
 
 @dataclass(frozen=True, slots=True, order=True)

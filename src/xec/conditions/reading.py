@@ -91,10 +91,10 @@ def in_force(connection: Connection, tag: Tag, head: int, run: int) -> Segment |
         .limit(1)
     )
     row = connection.execute(query).tuples().first()
-    if row is None or row[2] is None:
+    if row is None:
         return None
     first, last, list_id, revision = row
-    return Segment(_runs(first, last), list_id, revision)
+    return None if list_id is None else Segment(_runs(first, last), list_id, revision)
 
 
 def dead_list(connection: Connection, list_id: str) -> DeadList:

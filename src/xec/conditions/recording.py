@@ -78,9 +78,7 @@ def record(
     return _add_revision(connection, tag, written, note)
 
 
-def _add_revision(
-    connection: Connection, tag: Tag, written: Sequence[Validity], note: Note
-) -> int:
+def _add_revision(connection: Connection, tag: Tag, written: Sequence[Validity], note: Note) -> int:
     """Write intervals, and then the revision's own row, which seals them."""
     number = reading.newest(connection) + 1
     connection.execute(

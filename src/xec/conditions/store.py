@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
@@ -21,21 +20,9 @@ from xec.conditions.database import (
     refuse_missing_file,
 )
 from xec.conditions.dead_list import DeadList
-from xec.conditions.intervals import LAST_RUN, Tag, Timeline
+from xec.conditions.intervals import Tag, Timeline, run_number
 from xec.conditions.revisions import AsOf, Change, Known, Note, Revision
 from xec.errors import ConditionsError
-
-
-def run_number(run: int) -> int:
-    """`run` as a Python integer.
-
-    Raises:
-        ConditionsError: it cannot be the number of a run.
-    """
-    number = operator.index(run)
-    if not 0 <= number <= LAST_RUN:
-        raise ConditionsError(f"{number} is no run number: they go from 0 on.")
-    return number
 
 
 class ConditionsStore:
@@ -100,10 +87,11 @@ class ConditionsStore:
             dead = reading.dead_list(connection, segment.list_id)
         return Known(number, tag, dead, segment.runs, segment.revision, head)
 
-    def timeline(self, tag: Tag, as_of: AsOf = None) -> Timeline:
-        """Which list is in force for which runs."""
+    def timeline(self, tag: Tag, as_of: AsOf = None) -> tuple[Timeline, int]:
+        """Which list is in force for which runs, and the last revision that was looked at."""
         with self._reading() as connection:
-            return reading.timeline(connection, tag, reading.head_of(connection, as_of))
+            head = reading.head_of(connection, as_of)
+            return reading.timeline(connection, tag, head), head
 
     def dead_list(self, list_id: str) -> DeadList:
         """The list of this id, in force or not.
@@ -118,11 +106,6 @@ class ConditionsStore:
         """All revisions, of one tag or of both, the first one first."""
         with self._reading() as connection:
             return reading.revisions(connection, tag)
-
-    def head(self, as_of: AsOf = None) -> int:
-        """The number of the last revision (0: none), now or as of a time."""
-        with self._reading() as connection:
-            return reading.head_of(connection, as_of)
 
     def record(
         self, tag: Tag, changes: Sequence[Change], note: Note, *, only_new: bool = False
