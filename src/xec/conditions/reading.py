@@ -65,7 +65,7 @@ def validities(
         .where(RevisionRow.tag == tag.value, RevisionRow.number <= head)
         .order_by(ValidityRow.revision, ValidityRow.first_run)
     )
-    for number, rows in groupby(connection.execute(query).tuples(), key=lambda row: row[0]):
+    for number, rows in groupby(connection.execute(query), key=lambda row: row[0]):
         yield number, [Validity(_runs(first, last), list_id) for _, first, last, list_id in rows]
 
 
@@ -90,7 +90,7 @@ def in_force(connection: Connection, tag: Tag, head: int, run: int) -> Segment |
         .order_by(ValidityRow.revision.desc())
         .limit(1)
     )
-    row = connection.execute(query).tuples().first()
+    row = connection.execute(query).first()
     if row is None:
         return None
     first, last, list_id, revision = row
@@ -136,6 +136,6 @@ def revisions(connection: Connection, tag: Tag | None) -> list[Revision]:
         Revision(
             number, Tag(of), Note(author, reason, source), when, tuple(intervals.get(number, ()))
         )
-        for number, of, author, reason, source, when in connection.execute(query).tuples()
+        for number, of, author, reason, source, when in connection.execute(query)
         if number <= head
     ]

@@ -92,7 +92,7 @@ def _list(connection: Connection, status_id: int) -> DeadList:
     dead = []
     said = set()
     rows = 0
-    for index, is_bad in connection.execute(_LIST, {"id": status_id}).tuples():
+    for index, is_bad in connection.execute(_LIST, {"id": status_id}):
         if is_bad is None or index is None:
             raise ConditionsError(
                 f"XECPMStatus {status_id} of the experiment's database leaves sensor {index} "
@@ -133,14 +133,14 @@ def _intervals(
 
 
 def read_upstream(
-    address: Address, runs: Runs, progress: Callable[[int, int], None] = lambda done, total: None
+    address: Address, runs: Runs, progress: Callable[[int, int], None] | None = None
 ) -> Upstream:
     """Read the lists of `runs` from the experiment's database.
 
     Args:
         address: a MySQL or MariaDB database; its account needs the right to SELECT only.
         runs: which runs.
-        progress: is told how many of how many runs were read.
+        progress: is told, now and then, how many of how many runs were read.
 
     Raises:
         ConditionsUnavailable: it cannot be reached.
@@ -153,10 +153,10 @@ def read_upstream(
         total = int(connection.scalar(_COUNT, limits) or 0)
 
         def rows() -> Iterator[tuple[int, int | None]]:
-            piece = connection.execute(_RUNS, limits).tuples()
+            piece = connection.execute(_RUNS, limits)
             for done, (run, status_id) in enumerate(piece, start=1):
                 yield int(run), None if status_id is None else int(status_id)
-                if done % _PIECE == 0 or done == total:
+                if progress is not None and (done % _PIECE == 0 or done == total):
                     progress(done, total)
 
         intervals = list(_intervals(rows(), found))
