@@ -178,10 +178,21 @@ class PostgreSQL(Server):
 class MariaDB(Server):
     """MariaDB with the user `root`, who needs no password on this loopback port."""
 
+    # Tests of logic, not of disks.
+    SMALL = (
+        "--innodb-flush-method=nosync",
+        "--innodb-log-file-size=8M",
+        "--innodb-buffer-pool-size=16M",
+    )
     programs: list[str] = field(default_factory=list)
 
     def prepare(self) -> None:
-        command = [self.programs[0], "--no-defaults", f"--datadir={self.folder / 'data'}"]
+        command = [
+            self.programs[0],
+            "--no-defaults",
+            *self.SMALL,
+            f"--datadir={self.folder / 'data'}",
+        ]
         command += ["--auth-root-authentication-method=normal", "--skip-test-db"]
         done = subprocess.run([*self.prefix, *command], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -195,8 +206,7 @@ class MariaDB(Server):
             f"--pid-file={self.folder / 'pid'}",
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
-            "--innodb-flush-log-at-trx-commit=0",
-            "--innodb-buffer-pool-size=16M",
+            *self.SMALL,
         ]
 
     def connect(self, user: str = "root", password: str = "") -> pymysql.Connection:

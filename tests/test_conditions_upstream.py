@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
-import pymysql
 import pytest
 from sqlalchemy import create_engine, exc, text
 
@@ -18,7 +16,6 @@ from xec.conditions.dead_list import DeadList
 from xec.conditions.intervals import Runs, Tag
 from xec.conditions.store import ConditionsStore
 from xec.conditions.upstream import read_upstream
-from xec.detector.channels import N_CHANNELS
 from xec.errors import ConditionsError, ConditionsUnavailable, UnknownRun
 
 A, B, NOTHING = (DeadList.of(channels) for channels in ((17, 4759), range(300, 316), ()))
@@ -28,6 +25,7 @@ TABLES = (
     "CREATE TABLE XECPMStatusDB (id INT PRIMARY KEY, XECPMStatus_id INT)",
     "CREATE TABLE XECPMStatus (id INT, idx INT, IsBad INT, KEY (id, idx))",
 )
+TABLE_NAMES = ("RunCatalog", "XECConf", "XECPMStatusDB", "XECPMStatus")
 names = itertools.count(1)
 
 
@@ -37,7 +35,7 @@ class Experiment:
     def __init__(self, server: MariaDB) -> None:
         self.server = server
         self.name = f"MEG2_{next(names)}"
-        self.execute(
+        server.execute(
             f"CREATE DATABASE {self.name}",
             f"CREATE USER IF NOT EXISTS reader IDENTIFIED BY '{PASSWORD}'",
             f"GRANT SELECT ON {self.name}.* TO reader",
@@ -46,49 +44,52 @@ class Experiment:
         )
         self.address = parse_address(server.url(self.name), ("mysql",), "x")
 
-    def execute(self, *statements: str) -> None:
-        self.server.execute(*statements)
-
     def write(self, *statements: str) -> None:
-        self.execute(f"USE {self.name}", *statements)
+        self.server.execute(f"USE {self.name}", "BEGIN", *statements, "COMMIT")
 
-    def runs(self, configuration: int | None, *runs: int) -> None:
-        value = "NULL" if configuration is None else str(configuration)
-        rows = ",".join(f"({run}, {value}, 'a run')" for run in runs)
-        self.write(f"INSERT INTO RunCatalog VALUES {rows}")
+    def fill(self) -> None:
+        """Runs 10-14, 16 with A; 17-19 with B by two ways; 20 with nothing dead; 30-33 without."""
+        self.write(
+            *(f"DELETE FROM {table}" for table in TABLE_NAMES),
+            *(status(number, dead) for number, dead in ((57, A), (58, B), (59, NOTHING))),
+            # A configuration without a database (5), and a database without a list (16).
+            "INSERT INTO XECConf VALUES (1, 11, 9), (2, 12, 9), (3, 13, 9), (4, 14, 9), "
+            "(5, NULL, 9), (6, 16, 9)",
+            "INSERT INTO XECPMStatusDB VALUES (11, 57), (12, 58), (13, 58), (14, 59), (16, NULL)",
+            runs("1", 10, 11, 12, 13, 14, 16),
+            runs("2", 17, 18),
+            runs("3", 19),
+            runs("4", 20),
+            runs("NULL", 30),
+            runs("5", 31),
+            runs("6", 32),
+            runs("99", 33),  # a configuration that is not there
+        )
 
-    def chain(self, configuration: int, database: int | None, status: int | None) -> None:
-        values = ["NULL" if value is None else str(value) for value in (database, status)]
-        self.write(f"INSERT INTO XECConf VALUES ({configuration}, {values[0]}, 1)")
-        if database is not None:
-            self.write(f"REPLACE INTO XECPMStatusDB VALUES ({database}, {values[1]})")
 
-    def status(self, number: int, dead: DeadList) -> None:
-        rows = ",".join(f"({number}, {i}, {int(bad)})" for i, bad in enumerate(dead.mask))
-        self.write(f"INSERT INTO XECPMStatus VALUES {rows}")
+def runs(configuration: str, *numbers: int) -> str:
+    rows = ",".join(f"({number}, {configuration}, 'a run')" for number in numbers)
+    return f"INSERT INTO RunCatalog VALUES {rows}"
+
+
+def status(number: int, dead: DeadList) -> str:
+    channels = ",".join(map(str, (-1, *dead.channels)))
+    return (
+        f"INSERT INTO XECPMStatus SELECT {number}, seq, seq IN ({channels}) "
+        "FROM seq_0_to_4759 ORDER BY seq DESC"
+    )
+
+
+@pytest.fixture(scope="module")
+def tables(mariadb: MariaDB) -> Experiment:
+    return Experiment(mariadb)
 
 
 @pytest.fixture
-def experiment(mariadb: MariaDB) -> Iterator[Experiment]:
-    """Runs 10-14, 16 with list A; 17-19 with B by two ways; 20 with nothing dead; 30-33 without."""
-    experiment = Experiment(mariadb)
-    experiment.status(57, A)
-    experiment.status(58, B)
-    experiment.status(59, NOTHING)
-    for configuration, database, status in ((1, 11, 57), (2, 12, 58), (3, 13, 58), (4, 14, 59)):
-        experiment.chain(configuration, database, status)
-    experiment.chain(5, None, None)  # a configuration without a database
-    experiment.chain(6, 16, None)  # a database without a list
-    experiment.runs(1, 10, 11, 12, 13, 14, 16)
-    experiment.runs(2, 17, 18)
-    experiment.runs(3, 19)
-    experiment.runs(4, 20)
-    experiment.runs(None, 30)
-    experiment.runs(5, 31)
-    experiment.runs(6, 32)
-    experiment.runs(99, 33)  # a configuration that is not there
-    yield experiment
-    experiment.execute(f"DROP DATABASE {experiment.name}")
+def experiment(tables: Experiment) -> Experiment:
+    """The experiment's database as `fill` leaves it."""
+    tables.fill()
+    return tables
 
 
 def test_runs_that_share_a_list_become_intervals(experiment: Experiment) -> None:
@@ -148,7 +149,7 @@ def test_a_second_import_records_only_what_is_new(experiment: Experiment, tmp_pa
     with writer(address_of(tmp_path / "c.sqlite")) as store:
         assert record(store) == 1
         assert record(store) is None
-        experiment.runs(4, 15, 21, 22)
+        experiment.write(runs("4", 15, 21, 22))
         assert record(store) == 2
         said = [(v.runs, v.list_id) for v in store.history()[1].validities]
         assert said == [(Runs(15, 15), NOTHING.list_id), (Runs(21, 22), NOTHING.list_id)]
@@ -213,7 +214,8 @@ def test_one_snapshot_answers_all_questions(
         read_upstream(experiment.address, Runs(0))
 
 
-def test_other_tables_and_no_server_are_said(experiment: Experiment, mariadb: MariaDB) -> None:
+def test_other_tables_and_no_server_are_said(mariadb: MariaDB) -> None:
+    experiment = Experiment(mariadb)
     experiment.write("ALTER TABLE XECConf DROP COLUMN XECPMStatusDB_id")
     with pytest.raises(ConditionsError, match="does not hold the tables that are expected") as told:
         read_upstream(experiment.address, Runs(0))
@@ -223,7 +225,5 @@ def test_other_tables_and_no_server_are_said(experiment: Experiment, mariadb: Ma
         read_upstream(experiment.address, Runs(0))
     assert PASSWORD not in str(told.value)
     away = Address(experiment.address.url.set(port=1))
-    with pytest.raises(ConditionsUnavailable, match="cannot be read"):
+    with pytest.raises(ConditionsUnavailable, match="cannot be reached"):
         read_upstream(away, Runs(0))
-    assert isinstance(mariadb.connect(), pymysql.Connection)
-    assert len(A.mask) == N_CHANNELS

@@ -17,7 +17,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine, bindparam, create_engine, event, exc, text
 
 from xec.conditions.address import Address
-from xec.conditions.database import CONNECT_SECONDS, reason_of
+from xec.conditions.database import CONNECT_SECONDS
 from xec.conditions.dead_list import DeadList
 from xec.conditions.intervals import Runs
 from xec.conditions.revisions import Change
@@ -27,6 +27,10 @@ from xec.errors import ConditionsError, ConditionsUnavailable
 ANSWER_SECONDS: Final = 60
 # Rows that are held at a time: lists are read one after the other, runs in pieces.
 _PIECE: Final = 1000
+
+# Numbers from 2000 on are the client's: no connection, or none any more.
+_CLIENT_ERRORS: Final = 2000
+_NO_TABLE_OR_COLUMN: Final = (1054, 1146)
 
 _COUNT: Final = text("SELECT COUNT(*) FROM RunCatalog WHERE id BETWEEN :first AND :last")
 _RUNS: Final = text(
@@ -68,21 +72,30 @@ def _engine(address: Address) -> Engine:
     return engine
 
 
+def _refusal(error: exc.DBAPIError, address: Address) -> ConditionsError:
+    """The driver's error as a sentence. It counts a missing column among failures to operate."""
+    code, *words = getattr(error.orig, "args", ()) or (0,)
+    reason = address.masked(str(words[0] if words else error.orig))[:200].rstrip(".")
+    if error.connection_invalidated or (isinstance(code, int) and code >= _CLIENT_ERRORS):
+        return ConditionsUnavailable(
+            f"The experiment's database {address} cannot be reached: {reason}."
+        )
+    if code in _NO_TABLE_OR_COLUMN:
+        return ConditionsError(
+            f"The experiment's database {address} does not hold the tables that are expected: "
+            f"{reason}."
+        )
+    return ConditionsError(f"The experiment's database {address} refuses: {reason}.")
+
+
 @contextmanager
 def _session(address: Address) -> Iterator[Connection]:
     engine = _engine(address)
     try:
         with engine.connect() as connection:
             yield connection
-    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
-        raise ConditionsUnavailable(
-            f"The experiment's database {address} cannot be read: {reason_of(error, address)}."
-        ) from error
     except exc.DBAPIError as error:
-        raise ConditionsError(
-            f"The experiment's database {address} does not hold the tables that are expected: "
-            f"{reason_of(error, address)}."
-        ) from error
+        raise _refusal(error, address) from error
     finally:
         engine.dispose()
 
