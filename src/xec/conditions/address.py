@@ -126,13 +126,13 @@ def conditions_address(option: str | None, environment: Mapping[str, str] | None
 
 
 def upstream_address(option: str | None, environment: Mapping[str, str] | None = None) -> Address:
-    """The experiment's own database: `--upstream URL`, or the environment.
+    """The experiment's own database: `--upstream-database`, else the environment.
 
     Raises:
         UsageError: it is not given, no URL, of another kind, or an argument with a password.
     """
     if option is not None:
-        return _from_argument(option, "--upstream", UPSTREAM_VARIABLE, ("mysql",))
+        return _from_argument(option, "--upstream-database", UPSTREAM_VARIABLE, ("mysql",))
     value = (os.environ if environment is None else environment).get(UPSTREAM_VARIABLE)
     if not value:
         raise UsageError(

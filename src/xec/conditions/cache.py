@@ -176,7 +176,8 @@ class ConditionsCache:
         return entry.answer(stale=True)
 
     def _is_fresh(self, entry: _Entry) -> bool:
-        holds = self._retry if isinstance(entry.said, UnknownRun) else self._fresh
+        unknown = isinstance(entry.said, UnknownRun)
+        holds = min(self._retry, self._fresh) if unknown else self._fresh
         return self._clock() < entry.asked + holds
 
     def _question(self, run: int) -> Future[_Entry] | None:
