@@ -159,11 +159,11 @@ def test_a_silent_database_costs_one_wait(
     assert waited >= 0.2
     for step in range(50):
         clock.now += step % 2
-        assert cache.lookup(5).stale
         with pytest.raises(ConditionsUnavailable, match="did not answer within"):
             cache.lookup(6)
+        assert cache.lookup(5).stale
     assert store.asked == [5, 5]  # the question that hangs is the only one
-    assert time.monotonic() - begin < 50 * 0.2
+    assert time.monotonic() - begin < 25 * 0.2
     store.answer.set()
     limit = time.monotonic() + 60
     while cache.away and time.monotonic() < limit:

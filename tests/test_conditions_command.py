@@ -235,6 +235,23 @@ def test_known_errors_are_a_sentence_and_an_exit_code(here: Path) -> None:
     )
 
 
+def test_without_its_extra_it_says_what_to_install() -> None:
+    """Server and client are installed without it; a list in a file is all they need then."""
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('sqlalchemy', 'alembic', 'psycopg')));"
+        "import xec.conditions.dead_list, xec_server.app, xec_client;" + MAIN
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, "conditions", "show", "5"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 2, told.stderr
+    assert "xec conditions needs sqlalchemy, alembic, psycopg" in told.stderr
+    assert "pip install 'xec-reconstruct[conditions]'" in told.stderr
+
+
 @pytest.mark.parametrize("command", ["import", "show", "diff", "history", "export"])
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     assert f"Example: xec conditions {command}" in done(command, "--help")

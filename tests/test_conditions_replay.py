@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from support_conditions import (
     revisions,
     writer,
 )
-from support_databases import PostgreSQL
+from support_databases import PostgreSQL, quick_folder
 from xec.conditions.address import Address
 from xec.conditions.intervals import Runs, Tag
 from xec.conditions.revisions import Change
@@ -32,12 +33,14 @@ numbers = count(1)
 
 
 @pytest.fixture(scope="module")
-def fresh_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fresh_file() -> Iterator[Path]:
     """A database with its tables and one revision; copies of it are quickly made."""
-    path = tmp_path_factory.mktemp("replay") / "template.sqlite"
+    folder = quick_folder()
+    path = folder / "template.sqlite"
     with writer(address_of(path)) as store:
         store.record(Tag.ONLINE, [Change(Runs(3, 4), LISTS[1])], NOTE)
-    return path
+    yield path
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,16 @@ def test_many_writers_get_numbers_in_turn(address: Address) -> None:
     times = [revision.recorded_at for revision in history]
     assert times == sorted(set(times))
     assert [revision.number for revision in history] == list(range(1, 26))
+
+
+def test_threads_may_share_a_store(address: Address) -> None:
+    lists = [DeadList.of((run,)) for run in range(20)]
+    with writer(address) as store:
+        store.record(ONLINE, [Change(Runs(r, r), dead) for r, dead in enumerate(lists)], NOTE)
+    with ConditionsStore(address) as store, ThreadPoolExecutor(8) as pool:
+        runs = [17 * step % 20 for step in range(60)]
+        found = pool.map(lambda run: store.lookup(run, ONLINE).dead_list, runs)
+        assert list(found) == [lists[run] for run in runs]
 
 
 def test_a_clock_that_was_set_back_does_not_reorder(
