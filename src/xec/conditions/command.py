@@ -50,7 +50,7 @@ def import_lists(
     source: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             help="A list (one channel id per line) or a table of intervals.",
             show_default=False,
         ),
@@ -119,7 +119,7 @@ def import_lists(
 @app.command()
 def show(
     run: Annotated[
-        int | None, typer.Argument(metavar="[RUN]", help="All intervals without it.", min=0)
+        int | None, typer.Argument(metavar="RUN", help="All intervals without it.", min=0)
     ] = None,
     *,
     tag: OfTag = DEFAULT_TAG,
