@@ -78,11 +78,8 @@ class FileEnd:
         Files without begin of run (MIDAS told to write no ODB dump) have no end of run either: of
         those a cut just behind an event cannot be noticed, unless they are compressed.
         """
-        return (
-            not (self.lost or self.within_member)
-            and (self.ended or not self.begun)
-            and (self.events > 0)
-        )
+        cut = self.lost or self.within_member or self.still_written or not self.events
+        return not cut and (self.ended or not self.begun)
 
     @property
     def still_written(self) -> bool:
@@ -91,20 +88,21 @@ class FileEnd:
 
     def __str__(self) -> str:
         """One sentence, whatever the end was."""
-        if self.complete:
-            return f"{self.path} is complete."
         if self.still_written:
             return (
-                f"{self.path} is still being written, or changed within the last seconds: it has "
-                "no end of run yet."
+                f"{self.path} is still being written, or changed within the last seconds, and has "
+                "no end of run: wait for it, or for 10 s without a change."
             )
+        if self.complete:
+            return f"{self.path} is complete."
+        if not self.events:
+            lost = "it is empty" if not self.lost else f"its {self.lost} bytes are no whole event"
+            return f"{self.path} holds nothing: {lost}."
         if self.lost:
             return (
                 f"{self.path} is cut within an event: its last {self.lost} bytes are lost, the "
                 f"{self.events} events before them are not."
             )
-        if not self.events:
-            return f"{self.path} is empty."
         if self.within_member:
             return (
                 f"{self.path} is cut: its compression has no end; the {self.events} events before "
@@ -213,14 +211,14 @@ class MidasFile:
     def _refuse(self, header: EventHeader) -> None:
         if not header.credible:
             raise FileError(
-                f"{self.path} is damaged at byte {self._offset}, after {self._events} events: there "
-                "is no header of an event; copy it again."
+                f"{self.path} is damaged at byte {self._offset}, after {self._events} events: no "
+                "event begins there; copy it again."
             )
         if header.size > self._largest:
             raise FileError(
-                f"{self.path}: event {header.serial} of id {header.event_id} at byte {self._offset} "
-                f"announces {header.size} bytes, more than the limit of {self._largest}: the file "
-                "is damaged there, copy it again."
+                f"{self.path}: event {header.serial} of id {header.event_id} at byte "
+                f"{self._offset} announces {header.size} bytes, above the limit of "
+                f"{self._largest}: the file is damaged there, copy it again."
             )
 
     def _byte_order(self) -> ByteOrder:

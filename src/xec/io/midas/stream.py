@@ -41,8 +41,8 @@ class Pieces:
             raise FileError(
                 f"{path} is not named like a MIDAS file, which ends in one of {endings}."
             )
-        if path.is_dir():
-            raise FileError(f"{path} is a directory, not a MIDAS file.")
+        if path.exists() and not path.is_file():
+            raise FileError(f"{path} is no regular file: name a MIDAS file.")
         try:
             self._file = path.open("rb", buffering=0)
         except FileNotFoundError as error:
@@ -117,9 +117,8 @@ class Pieces:
         """Compare what begins here with the beginning of a member, as far as it is there."""
         magic = self.compression.magic
         if self._input[: len(magic)] != magic[: len(self._input)]:
-            place = (
-                "is not" if self.consumed == len(self._input) else "is damaged: not all of it is"
-            )
+            at_start = self.consumed == len(self._input)
+            place = "is not" if at_start else "is damaged: not all of it is"
             raise FileError(
                 f"{self.path} {place} compressed as its name says ({self.compression.value}): "
                 "rename it, or copy it again."

@@ -79,7 +79,7 @@ def pack_banks(banks: Sequence[Bank], layout: Layout) -> bytes:
         FileError: a name is not four characters, or a bank is larger than its kind allows.
     """
     order, kind = layout.order.value, layout.kind
-    parts = []
+    parts: list[bytes | memoryview] = []
     for bank in banks:
         if bank.order is not layout.order:
             raise ValueError(f"bank {bank.name} has another order of bytes than the file")
