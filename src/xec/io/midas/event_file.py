@@ -20,7 +20,7 @@ from xec.io.midas.readings import (
     find_reading,
     to_batch,
 )
-from xec.io.midas.runs import files_of_run, run_of_name
+from xec.io.midas.runs import files_of_run, open_run, run_of_name
 from xec.io.root_columns import EventChunk
 
 DEFAULT_CHUNK: Final = 256
@@ -45,8 +45,7 @@ class MidasEventFile:
     def __init__(self, path: Path | str, banks: ReadingBanks = DEFAULT_BANKS) -> None:
         self.path = Path(path)
         self._banks = banks
-        self._paths = files_of_run(self.path)
-        self._label = _read_label(self._paths[0])
+        self._label = _read_label(files_of_run(self.path)[0])
         self._others: Counter[int] = Counter()
         self._names: dict[str, None] = {}
         self._entries = 0
@@ -95,27 +94,26 @@ class MidasEventFile:
         self._others.clear()
         self._ends.clear()
         self._entries = 0
-        for path in self._paths:
-            yield from self._chunks_of(path, size)
+        for file in open_run(self.path):
+            yield from self._chunks_of(file, size)
         self._refuse_other_banks()
 
-    def _chunks_of(self, path: Path, size: int) -> Iterator[EventChunk]:
+    def _chunks_of(self, file: MidasFile, size: int) -> Iterator[EventChunk]:
         waiting: list[RawReading] = []
-        with MidasFile(path) as file:
-            for event in file:
-                reading = self._reading(event, file.run)
-                if reading is not None:
-                    waiting.append(reading)
-                if len(waiting) == size:
-                    yield self._chunk(path, waiting)
-                    waiting.clear()
-            if waiting:
-                yield self._chunk(path, waiting)
-            assert file.end is not None
-            if file.end.still_written:
-                raise FileError(str(file.end))
-            if not file.end.complete:
-                self._ends.append(str(file.end))
+        for event in file:
+            reading = self._reading(event, file.run)
+            if reading is not None:
+                waiting.append(reading)
+            if len(waiting) == size:
+                yield self._chunk(file.path, waiting)
+                waiting.clear()
+        if waiting:
+            yield self._chunk(file.path, waiting)
+        assert file.end is not None
+        if file.end.still_written:
+            raise FileError(str(file.end))
+        if not file.end.complete:
+            self._ends.append(str(file.end))
 
     def _reading(self, event: MidasEvent, run: int | None) -> RawReading | None:
         if event.kind is not EventKind.DATA:

@@ -199,10 +199,12 @@ class MidasFile:
         if follow is None:
             return found
         consumed, since = self._pieces.consumed, time.monotonic()
-        while len(found) < size and not (self._ended and not found):
-            if follow.stopped() or time.monotonic() - since > follow.patience:
-                break
-            time.sleep(follow.poll)
+        over = False
+        while not over and len(found) < size and not (self._ended and not found):
+            over = follow.stopped() or time.monotonic() - since > follow.patience
+            if not over:
+                time.sleep(follow.poll)
+            # Also after the last wait: what came during it, and before a reason to stop, counts.
             found = self._stream.peek(size)
             if self._pieces.consumed > consumed:
                 consumed, since = self._pieces.consumed, time.monotonic()

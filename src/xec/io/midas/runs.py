@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from xec.errors import FileError
 from xec.io.midas.compression import midas_suffix
+from xec.io.midas.reader import Follow, MidasFile
 
 _RUN: Final = re.compile(r"run(\d+)(?:sub\d+|\.mid)")
 
@@ -64,3 +68,43 @@ def files_of_run(path: Path) -> tuple[Path, ...]:
             "fetch it, or name single files."
         )
     return tuple(found[number] for number in sorted(found))
+
+
+def open_run(path: Path, follow: Follow | None = None) -> Iterator[MidasFile]:
+    """The files of a run, each open until the next one is asked for.
+
+    Every subrun has an end of run, so only time tells that a followed run is over: no subrun came
+    within the patience after the last one.
+
+    Args:
+        path: as `files_of_run`.
+        follow: wait for what is still being written, further subruns included.
+
+    Raises:
+        FileError: as `files_of_run`, or a file is missing or not named like a MIDAS file.
+    """
+    paths = list(files_of_run(path))
+    single = paths == [path]
+    for current in paths:  # grows while a run is followed
+        following = None if single else subrun_path(path, len(paths))
+        last = current is paths[-1]
+        with MidasFile(current, follow=_until(follow, following) if last else None) as file:
+            yield file
+        if last and follow is not None and following is not None and _appears(following, follow):
+            paths.append(following)
+
+
+def _until(follow: Follow | None, following: Path | None) -> Follow | None:
+    """Follow a file until the next one is there."""
+    if follow is None or following is None:
+        return follow
+    return replace(follow, stopped=lambda: follow.stopped() or following.exists())
+
+
+def _appears(path: Path, follow: Follow) -> bool:
+    since = time.monotonic()
+    while not path.exists():
+        if follow.stopped() or time.monotonic() - since > follow.patience:
+            return False
+        time.sleep(follow.poll)
+    return True
