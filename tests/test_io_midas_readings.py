@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -320,3 +321,15 @@ def test_labels_and_what_is_none() -> None:
         label_dump(4, label) + b" " * 20_000,
     )
     assert [label_of(dump) for dump in odd] == [RunLabel()] * len(odd)
+
+
+def test_large_events_are_not_held_for_their_readings(tmp_path: Path) -> None:
+    """Waveforms beside the readings take a hundred times their memory."""
+    wave = Bank.of("WAVE", BankType.BYTE, bytes(4_000_000))
+    path = write_banks(tmp_path / "a.mid.lz4", [[*readings(1.0, 0.0), wave]] * 10)
+    tracemalloc.start()
+    try:
+        assert [len(batch) for batch in batches(path)] == [10]
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()

@@ -199,7 +199,10 @@ class MidasEvent:
             raise self._damaged(f"its {len(self.data)} bytes are too few for a list of banks")
         found = bank_list_header(self.data, self.order)
         if found is None:
-            raise self._damaged("it is not a list of banks (its flags are unknown)")
+            raise FileError(
+                f"{self}: it is not a list of banks; it is of MIDAS's FIXED format, or the file is "
+                "damaged there."
+            )
         order, kind, size = found
         stop = BANK_LIST_HEADER_BYTES + size
         if not 0 <= len(self.data) - stop < 8:

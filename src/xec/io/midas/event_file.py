@@ -103,7 +103,7 @@ class MidasEventFile:
         for event in file:
             reading = self._reading(event, file.run)
             if reading is not None:
-                waiting.append(reading)
+                waiting.append(reading.copied())
             if len(waiting) == size:
                 yield self._chunk(file.path, waiting)
                 waiting.clear()

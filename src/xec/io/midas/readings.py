@@ -7,7 +7,7 @@ below are ours, and every part of them can be set.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -75,6 +75,10 @@ class RawReading:
     event: int
     npho: NDArray[np.floating[Any]]  # (4760,) photons
     time: NDArray[np.floating[Any]]  # (4760,) in the unit of the bank
+
+    def copied(self) -> RawReading:
+        """The same, of its own: an event can be a thousand times as large as its readings."""
+        return replace(self, npho=self.npho.copy(), time=self.time.copy())
 
 
 def find_reading(event: MidasEvent, run: int, banks: ReadingBanks) -> RawReading | None:
