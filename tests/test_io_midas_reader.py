@@ -99,6 +99,16 @@ def test_events_of_all_sizes_around_a_piece(suffix: str, tmp_path: Path) -> None
         assert bank.array()[-3:].tolist() == list(range(2 * n - min(n, 3), 2 * n))
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_little_that_becomes_much(suffix: str, tmp_path: Path) -> None:
+    """One piece of the file holds many pieces of data."""
+    data = bytes(5 * PIECE) + b"and the end"
+    raw = begin_of_run(1) + event_bytes(0x8002, 0, data) + end_of_run(1)
+    events, end = read_all(put(tmp_path / f"a{suffix}", raw))
+    assert end.complete
+    assert bytes(events[1].data) == data
+
+
 def test_run_number_is_that_of_the_begin_of_run(tmp_path: Path) -> None:
     with MidasFile(put(tmp_path / "run00001.mid", small_run())) as file:
         assert file.run is None
@@ -274,22 +284,23 @@ def test_following_a_file_to_its_end_of_run(suffix: str, tmp_path: Path) -> None
 
 
 def test_without_following_it_is_told(tmp_path: Path) -> None:
-    """Control: the same file read at once gives only a part, and says that it is being written."""
-    with GrowingFile(tmp_path / "a.mid", 100) as path:
-        time.sleep(0.02)
-        events, end = read_all(path)
-    assert len(events) < 102
+    """Control: a file in the making, read at once, ends where it ends, and says so."""
+    growing = GrowingFile(tmp_path / "a.mid", 10, ends=False)
+    growing.write()
+    events, end = read_all(growing.path)
+    assert len(events) == 11
     assert end.still_written
     assert not end.complete
     assert "is still being written" in str(end)
 
 
 def test_patience_ends_the_wait(tmp_path: Path) -> None:
-    with (
-        GrowingFile(tmp_path / "a.mid", 20, ends=False) as path,
-        MidasFile(path, follow=Follow(patience=0.2, poll=0.01)) as file,
-    ):
+    growing = GrowingFile(tmp_path / "a.mid", 20, ends=False)
+    growing.write()
+    start = time.monotonic()
+    with MidasFile(growing.path, follow=Follow(patience=0.2, poll=0.01)) as file:
         assert len(list(file)) == 21
+    assert time.monotonic() - start > 0.2
     assert file.end is not None
     assert not file.end.complete
 
@@ -338,7 +349,8 @@ def test_following_a_run_from_subrun_to_subrun(tmp_path: Path) -> None:
     thread = threading.Thread(target=write)
     thread.start()
     ends, seen = [], []
-    for file in open_run(run, Follow(patience=SECOND, poll=0.001)):
+    follow = Follow(patience=30 * SECOND, poll=0.001, stopped=lambda: not thread.is_alive())
+    for file in open_run(run, follow):
         seen += [event.header.serial for event in file if event.kind is EventKind.DATA]
         ends.append(file.end)
     thread.join()

@@ -105,6 +105,7 @@ def _appears(path: Path, follow: Follow) -> bool:
     since = time.monotonic()
     while not path.exists():
         if follow.stopped() or time.monotonic() - since > follow.patience:
-            return False
+            # Once more: it may have appeared since, and before there was a reason to stop.
+            return path.exists()
         time.sleep(follow.poll)
     return True
