@@ -27,7 +27,7 @@ SAMPLE = Path(__file__).resolve().parents[1] / "samples" / "synthetic.root"
 NAMES = ("run.root", "run.mid", "run.mid.lz4", "run.mid.gz")
 FIELDS = ("run", "event", "npho", "time", "npho_valid", "time_valid")  # without truth
 CHUNK = 64
-ROUNDS = 5  # in turn, the fastest of each counts: the others had company
+ROUNDS = 9  # in turn, the fastest of each counts: the others had company
 
 
 def write(path: Path, sample: EventBatch, events: int) -> int:
