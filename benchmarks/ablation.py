@@ -5,7 +5,8 @@ Run: python benchmarks/ablation.py [--events 9600] [--judge 2000] [--only NAME .
 Every variant is trained by the real command with the same seed and events, then judged on the same
 fresh signal events. Short trainings with one seed each: the repetition with another seed says how
 large a difference must be to mean anything. `pretrained` had the masked pretraining besides, and
-so half as many events more.
+`filling first` a training of the filling alone, so half as many events more each. A file of
+results with the same settings is added to.
 """
 
 from __future__ import annotations
@@ -48,8 +49,11 @@ VARIANTS: Final[dict[str, list[str]]] = {
     "geometric positions": ["model.positions=geometric"],
     "squeeze and excitation": ["model.attention=se", "model.attention_placement=every"],
     "pretrained": [],
+    "filling first": [],
     "batches of 16": ["training.batch_size=16"],
 }
+
+BEFORE: Final = {"pretrained": "pretrain", "filling first": "inpaint"}
 
 
 def train(stage: str, out: Path, events: int, keys: list[str], start: Path | None = None) -> float:
@@ -75,9 +79,10 @@ def train(stage: str, out: Path, events: int, keys: list[str], start: Path | Non
 def variant(name: str, events: int, folder: Path) -> tuple[Path, float]:
     """The trained checkpoint of a variant and its seconds."""
     start, spent = None, 0.0
-    if name == "pretrained":
-        start = folder / "pretrain"
-        spent = train("pretrain", start, events // 2, [])
+    before = BEFORE.get(name)
+    if before is not None:
+        start = folder / before
+        spent = train(before, start, events // 2, [])
     out = folder / "regress"
     return out, spent + train("regress", out, events, VARIANTS[name], start)
 
@@ -122,6 +127,14 @@ def table_of(rows: dict[str, dict[str, float]], caption: str) -> Table:
     return table
 
 
+def rows_before(path: Path | None, settings: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """What an earlier run with the same settings has measured."""
+    if path is None or not path.exists():
+        return {}
+    report = json.loads(path.read_text())
+    return report["variants"] if report["settings"] == settings else {}
+
+
 def main() -> None:
     """Train and judge each; print a table after each, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -133,7 +146,7 @@ def main() -> None:
     torch.set_num_threads(1)
     where = {**machine(), "torch": torch.__version__}
     settings = {"events": arguments.events, "judge": arguments.judge, "synthetic": True}
-    rows: dict[str, dict[str, float]] = {}
+    rows = rows_before(arguments.json, settings)
     for name in arguments.only:
         with tempfile.TemporaryDirectory() as folder:
             out, seconds = variant(name, arguments.events, Path(folder))

@@ -1,4 +1,4 @@
-"""`xec reconstruct`: the events of a ROOT file, in this process or by a server."""
+"""`xec reconstruct`: the events of a ROOT or MIDAS file, in this process or by a server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ MAX_BATCH: Final = 256  # what a server takes at most, xec.wire.limits
 
 def reconstruct(
     source: Annotated[
-        Path, typer.Argument(metavar="FILE.root", help="Events, in the experiment's format.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Events: a .root file in the experiment's format, or a MIDAS file (.mid, "
+            ".mid.lz4, .mid.gz, .mid.bz2); run00407.mid.lz4 also stands for its subruns.",
+        ),
     ],
     *,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Results: a .parquet or .root file.")],
@@ -49,7 +54,7 @@ def reconstruct(
     ] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no summary.")] = False,
 ) -> None:
-    """Reconstruct the events of a ROOT file.
+    """Reconstruct the events of a ROOT or MIDAS file.
 
     Example: xec reconstruct run00407.root --server 127.0.0.1:50051 --out run00407.parquet
     """
@@ -64,4 +69,4 @@ def reconstruct(
     reconstruct_file(job, place, Report(show, quiet))
 
 
-COMMAND = Command(run=reconstruct, needs=("grpc", "uproot", "pyarrow"), extra="client")
+COMMAND = Command(run=reconstruct, needs=("grpc", "lz4", "uproot", "pyarrow"), extra="client")

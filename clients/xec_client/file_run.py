@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence, Sized
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,9 +16,9 @@ from rich.console import Console
 from xec.conditions.dead_list import DeadList
 from xec.errors import InvalidEvent, ModelError
 from xec.event import EventBatch, Reconstruction
+from xec.io.events import EventSource, open_events
 from xec.io.output import refuse_same_file
 from xec.io.results import ResultWriter, open_result_writer
-from xec.io.root import EventFile, open_events
 from xec.io.root_columns import EventChunk
 from xec_client.ordered import ordered_map
 from xec_client.places import Backend, Place, Work
@@ -66,7 +66,7 @@ class Report:
     quiet: bool
 
 
-def _refuse_other_geometry(file: EventFile, backend: Backend) -> None:
+def _refuse_other_geometry(file: EventSource, backend: Backend) -> None:
     model, events = backend.geometry_hash, file.geometry_hash
     if events is not None and events != model:
         raise ModelError(
@@ -85,7 +85,7 @@ def _refuse_blind(events: EventBatch) -> None:
         )
 
 
-def _batches(file: EventFile, job: Job) -> Iterator[Work]:
+def _batches(file: EventSource, job: Job) -> Iterator[Work]:
     for chunk in file.chunks(job.batch_size):
         for work in _works(chunk, job.dead):
             _refuse_blind(work.events)
@@ -106,7 +106,7 @@ def _works(chunk: EventChunk, dead: DeadList | None) -> Iterator[Work]:
 
 
 def run_job(
-    job: Job, file: EventFile, backend: Backend, writer: ResultWriter
+    job: Job, file: EventSource, backend: Backend, writer: ResultWriter
 ) -> Generator[Answers]:
     """Reconstruct all events of a file; gives the answers of each batch once they are written.
 
@@ -135,6 +135,13 @@ def _print_events(console: Console, tally: Tally, synthetic: bool) -> None:
     console.print(recovered_table(tally.shown, SENSORS_PER_SHOWN_EVENT * len(tally.shown)))
 
 
+def _print_notes(notes: Sequence[str]) -> None:
+    """Tell on the error stream what is missing, even where nothing else is printed."""
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    for note in notes:
+        console.print(f"xec: {note}")
+
+
 def _console() -> Console:
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
@@ -157,13 +164,15 @@ def reconstruct_file(job: Job, place: Place, report: Report) -> None:
     with open_events(job.source) as file:
         synthetic = file.synthetic
         writer = open_result_writer(job.output, source=job.source.name, synthetic=synthetic)
-        with place.open() as backend, event_progress(len(file), report.quiet) as advance:
+        total = len(file) if isinstance(file, Sized) else None
+        with place.open() as backend, event_progress(total, report.quiet) as advance:
             start = time.perf_counter()
             with closing(run_job(job, file, backend, writer)) as written:
                 for answers in written:
                     tally.add(answers)
                     advance(len(answers))
             seconds = time.perf_counter() - start
+        _print_notes(file.notes)
     console = _console()
     if tally.shown:
         _print_events(console, tally, synthetic)

@@ -10,11 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def event_progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+def event_progress(total: int | None, quiet: bool) -> Iterator[Callable[[int], None]]:
     """A bar of events on the error stream, where that is a terminal.
 
     Args:
-        total: events in all.
+        total: events in all; None where the file does not tell.
         quiet: show nothing.
 
     Yields:

@@ -88,6 +88,11 @@ class EventFile:
         """Whether the file is labelled synthetic or, without a label, holds truth."""
         return self._labelled_synthetic or self.has_truth
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know besides: nothing, as a file that is not whole is refused."""
+        return ()
+
     def chunks(
         self,
         size: int = DEFAULT_CHUNK,

@@ -1,4 +1,4 @@
-"""`xec simulate`: synthetic events into a ROOT file of the experiment's format."""
+"""`xec simulate`: synthetic events into a file of the experiment's formats."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from xec.errors import UsageError
 
 LARGEST_NUMBER = 2**31 - 1  # run and event are 32-bit in the files
 LARGEST_SEED = 2**63 - 1
+MIDAS_ENDINGS = (".mid", ".mid.lz4", ".mid.gz", ".mid.bz2")
 LARGEST_ENERGY = 1000.0  # MeV; the shower's shape is meant for tens of MeV
 
 
@@ -49,14 +50,17 @@ def _check_numbers(events: int, seed: int, run: int, pileup: float) -> None:
 def _check_output(out: Path) -> None:
     if out.is_dir():
         raise UsageError(f"--out {out} is a directory; name a file in it, such as simulated.root.")
-    if out.suffix != ".root":
-        raise UsageError(f"--out {out} is not a ROOT file; choose a name that ends in .root.")
+    if out.suffix != ".root" and not out.name.endswith(MIDAS_ENDINGS):
+        raise UsageError(
+            f"--out {out} is neither a ROOT nor a MIDAS file; choose a name that ends in .root, "
+            "or in .mid.lz4."
+        )
 
 
 def simulate(
     *,
     events: Annotated[int, typer.Option(help="How many events.")],
-    out: Annotated[Path, typer.Option(help="ROOT file to write; an existing one is replaced.")],
+    out: Annotated[Path, typer.Option(help="File to write; an existing one is replaced.")],
     seed: Annotated[int, typer.Option(help="Equal seeds give equal events.")] = 0,
     run: Annotated[int, typer.Option(help="Run number.")] = 0,
     energy: Annotated[str, typer.Option(help="MeV, or MIN:MAX for a flat spectrum.")] = "52.8",
@@ -67,10 +71,11 @@ def simulate(
     pileup: Annotated[float, typer.Option(help="Probability of a second gamma.")] = 0.0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
-    """Simulate gammas (synthetic events) into a ROOT file.
+    """Simulate gammas (synthetic events) into a ROOT file, or into one as the DAQ writes it.
 
     All events are of one run: one photon detection efficiency, one set of gains, one dead list.
-    What the dead sensors would have read is kept in the branch nphoTruth.
+    ROOT files also hold the truth, and in the branch nphoTruth what the dead sensors would have
+    read; MIDAS files (.mid, .mid.lz4, .mid.gz, .mid.bz2) hold what a detector measures.
 
     Example: xec simulate --events 200 --seed 7 --out simulated.root
     """
@@ -84,4 +89,4 @@ def simulate(
     event_file.write(request)
 
 
-COMMAND = Command(run=simulate, needs=("torch", "uproot"), extra="train")
+COMMAND = Command(run=simulate, needs=("torch", "lz4", "uproot"), extra="train")

@@ -1,4 +1,4 @@
-"""Simulated runs as files: the synthetic events of one run in the experiment's ROOT format."""
+"""Simulated runs as files: the synthetic events of one run in the experiment's formats."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xec.conditions.dead_list import read_dead_list
 from xec.detector.geometry import parametric
 from xec.errors import UsageError
 from xec.event import EventBatch, Truth
-from xec.io.root_writer import RootEventWriter
+from xec.io.events import open_event_writer
 from xec.simulation.deadmap import TYPICAL_RUN
 from xec.simulation.generator import (
     Generator,
@@ -121,7 +121,9 @@ def write(request: Request) -> None:
     conditions = _run_conditions(generator, request.dead_list)
     dead = conditions.dead[0].cpu().numpy()
     console = Console(stderr=True)
-    with RootEventWriter(request.out, geometry_hash=geometry.hash, synthetic=True) as writer:
+    with open_event_writer(
+        request.out, run=request.run, geometry_hash=geometry.hash, synthetic=True
+    ) as writer:
         for first in track(range(0, request.events, CHUNK), "Simulating", console=console):
             batch = generator.sample(min(CHUNK, request.events - first), conditions)
             writer.write(to_events(batch, request.run, first), dead, _array(batch.npho))
