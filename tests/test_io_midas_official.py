@@ -44,8 +44,9 @@ def test_its_reader_reads_our_files(kind: BankKind, suffix: str, tmp_path: Path)
 
 @pytest.mark.parametrize("kind", [(False, False), (True, False), (True, True)])
 def test_we_read_what_it_packs(kind: tuple[bool, bool], tmp_path: Path) -> None:
-    import midas
     import midas.event
+
+    import midas
 
     raw = b""
     for serial in range(5):
