@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from xec_server.triton.environment import Environment
-from xec_server.triton.layout import BACKEND, Layout
+from xec_server.triton.layout import Layout
 
 LOOPBACK: Final = "127.0.0.1"
 STUB_SECONDS: Final = 120
@@ -80,7 +80,7 @@ def command_line(
         str(environment.server),
         "--disable-auto-complete-config",
         *(f"--{name}={value}" for name, value in settings.items()),
-        *(f"--backend-config={BACKEND},{setting}" for setting in backend),
+        *(f"--backend-config=python,{setting}" for setting in backend),
     ]
 
 

@@ -69,7 +69,7 @@ def cache_folder() -> Path:
     return Path(root) / "xec-reconstruct" / f"triton-{key()}"
 
 
-def provide(folder: Path | None = None, progress: Progress = lambda text: None) -> Environment:
+def provide(folder: Path | None = None, progress: Progress = print) -> Environment:
     """An environment that is complete, built now if need be.
 
     Args:
@@ -179,7 +179,7 @@ def _build(environment: Environment) -> None:
 
 
 def _run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode == 0:
         return
     text = done.stdout + done.stderr

@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # The pipe decides, not a signal to the whole group. To ignore would be inherited.
         signal.signal(number, lambda *_: None)
-    child = subprocess.Popen(
+    child = subprocess.Popen(  # noqa: S603
         command,
         stdin=subprocess.DEVNULL,
         start_new_session=True,

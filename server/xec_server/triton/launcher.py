@@ -95,7 +95,7 @@ class Triton:
         self, command: list[str], environment: dict[str, str], log: IO[bytes]
     ) -> subprocess.Popen[bytes]:
         guarded = [sys.executable, "-I", str(Path(guard.__file__)), str(GRACE_SECONDS)]
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603
             [*guarded, self._shared_memory, *command],
             stdin=subprocess.PIPE,
             stdout=log,

@@ -30,10 +30,9 @@ def reason_of(log: str, status: int | None) -> XecError:
             return ModelError(text)
         kind = f"{failed['kind']}: " if failed["kind"] else ""
         return EngineError(f"Triton cannot load {failed['model']}: {kind}{text}")
-    lines = [
-        line for line in log.splitlines() if line.startswith(("error:", "E"))
-    ] or log.splitlines()[:1]
-    last = " ".join(lines[-1].split()) if lines else "its log says nothing"
+    lines = log.splitlines()
+    errors = [line for line in lines if line.startswith(("error:", "E"))] or lines[:1]
+    last = " ".join(errors[-1].split()) if errors else "its log says nothing"
     return EngineError(f"Triton ended with status {status}: {last}")
 
 
