@@ -118,8 +118,8 @@ class Triton:
             raise reason_of(self.log.read_text(errors="replace"), status)
         if dead := self._computing - descendants(self._process.pid):
             raise EngineError(
-                f"A process in which Triton computes has died (process {min(dead)}); Triton goes on "
-                "without noticing and refuses every event. Start it again."
+                f"A process in which Triton computes has died (process {min(dead)}); Triton does "
+                "not notice and refuses every event: start it again."
             )
 
     def remember_processes(self) -> None:

@@ -89,8 +89,8 @@ def _values(answer: Any, tensor: Tensor) -> NDArray[np.generic]:
         values = None
     if values is None:
         raise EngineError(
-            f"Triton answers without the content of {tensor.name}: its Python environment does not "
-            f"fit, which needs {', '.join(PINS)}."
+            f"Triton answers without the content of {tensor.name}: its Python environment is not "
+            f"the one it needs ({', '.join(PINS)})."
         )
     return np.asarray(values)
 
