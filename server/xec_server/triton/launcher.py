@@ -85,7 +85,9 @@ class Triton:
         self.log = settings.log or folder / "triton.log"
         self._folder = folder
         self._shared_memory = f"xec_triton_{secrets.token_hex(8)}"
+        self._repository = settings.repository
         layout = lay_out(folder, environment, settings.repository, list(models))
+        self._links = layout.models
         command = command_line(
             environment, layout, listening, settings.flavour, self._shared_memory
         )
@@ -115,7 +117,8 @@ class Triton:
         """Raise the reason, as an `XecError`, when Triton or one of its processes has ended."""
         status = self._process.poll()
         if status is not None:
-            raise reason_of(self.log.read_text(errors="replace"), status)
+            log = self.log.read_text(errors="replace")
+            raise reason_of(log.replace(str(self._links), str(self._repository)), status)
         if dead := self._computing - descendants(self._process.pid):
             raise EngineError(
                 f"A process in which Triton computes has died (process {min(dead)}); Triton does "
