@@ -42,7 +42,7 @@ class TritonPythonModel:
             return dict(zip(outputs, session.run(outputs, dict(inputs)), strict=True))
 
         self._inputs = list(settings.inputs)
-        self._run = in_pieces(run, settings.largest_batch)
+        self._run = in_pieces(run, settings.largest_batch, settings.calls_at_once)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request; errors are answers too, for what is raised would end all."""
