@@ -71,7 +71,10 @@ def triton(
         log=log,
     )
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    with console.status("") as status, running(settings, status.update) as server:
+    with (
+        console.status("starting Triton") as status,
+        running(settings, status.update if console.is_terminal else console.print) as server,
+    ):
         status.stop()
         with _ready(ready_file, server):
             _announce(server)
@@ -101,4 +104,4 @@ def _until_told_to_stop(server: Triton) -> None:
         server.check_alive()
 
 
-COMMAND = Command(run=triton, needs=("grpc", "tritonclient"), extra="triton")
+COMMAND = Command(run=triton, needs=("grpc", "packaging", "tritonclient"), extra="triton")

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -160,11 +160,7 @@ def start(settings: TritonSettings, progress: Progress = _ignore) -> Triton:
     """
     models = _checked_models(settings)
     environment = provide(settings.environment, progress)
-    listening = Listening(
-        _free_port(settings.grpc_port),
-        None if settings.metrics_port is None else _free_port(settings.metrics_port),
-    )
-    progress(f"starting Triton with {', '.join(models)}")
+    listening = _free_ports(settings.grpc_port, settings.metrics_port)
     folder = Path(tempfile.mkdtemp(prefix="xec-triton-"))
     try:
         server = Triton(settings, models, listening, folder, environment)
@@ -226,12 +222,18 @@ def _check_flavour(model: Path, flavour: str | None) -> None:
         )
 
 
-def _free_port(wanted: int) -> int:
-    """The port itself when it is free, or any free one for 0."""
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((LOOPBACK, wanted))
-        except OSError as error:
-            raise port_in_use(f"{LOOPBACK}:{wanted}") from error
-        return int(trial.getsockname()[1])
+def _free_ports(grpc: int, metrics: int | None) -> Listening:
+    """The ports themselves where they are free, and any free ones for 0."""
+    with ExitStack() as held:
+        ports = [_bound(held, port) for port in (grpc, metrics) if port is not None]
+    return Listening(*ports)
+
+
+def _bound(held: ExitStack, wanted: int) -> int:
+    trial = held.enter_context(socket.socket())
+    trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        trial.bind((LOOPBACK, wanted))
+    except OSError as error:
+        raise port_in_use(f"{LOOPBACK}:{wanted}") from error
+    return int(trial.getsockname()[1])
