@@ -104,6 +104,30 @@ def add_half(folder: Path) -> None:
     add_model(folder, "half", model.SerializeToString(), config, golden)
 
 
+def fragile_model() -> bytes:
+    """The stub, which looks up the first sensor's photons in a table of 1000 rows and adds 0."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = build_stub_model()
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == "energy" else name for name in node.output]
+    constants = {
+        "first": np.array([0]),
+        "table": np.zeros(1000, dtype="f4"),
+    }
+    for name, value in constants.items():
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    model.graph.node.extend(
+        [
+            helper.make_node("Gather", ["npho", "first"], ["photons"], axis=1),
+            helper.make_node("Cast", ["photons"], ["row"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["table", "row"], ["zero"]),
+            helper.make_node("Add", ["before", "zero"], ["energy"]),
+        ]
+    )
+    return bytes(model.SerializeToString())
+
+
 def uniform_events(count: int) -> dict[str, np.ndarray]:
     """Events that differ in their light."""
     light = np.linspace(100, 500, count, dtype="f4")[:, None] * np.ones((1, N_CHANNELS), "f4")
@@ -146,7 +170,8 @@ class Served:
 
 def main_repository(folder: Path) -> Path:
     """`reconstruct` with dynamic batching, `steady` reproducible, both the shipped model; and
-    `half`, the stub without what it says of the gamma, in requests of at most two events.
+    `half`, the stub without what it says of the gamma, in requests of at most two events; and
+    `fragile`, the stub which fails on what it is told to.
     """
     content = shipped_model()
     engine = OnnxEngine(SHIPPED, OnnxSettings(sessions=1))
@@ -158,6 +183,8 @@ def main_repository(folder: Path) -> Path:
     steady = configuration("steady", {**sha256, "reproducible": "true"}, more=BATCHING)
     add_model(folder, "steady", content, steady)
     add_half(folder)
+    fragile = configuration("fragile", more=BATCHING)
+    add_model(folder, "fragile", fragile_model(), fragile)
     return folder
 
 

@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from support_triton import SHIPPED, Served, copy_of, golden_by, needs_triton, rows, sample
+from support_triton import (
+    SHIPPED,
+    Served,
+    copy_of,
+    golden_by,
+    needs_triton,
+    rows,
+    sample,
+    uniform_events,
+)
 from xec.contract import INPUTS, OUTPUTS
 from xec.engines.golden import GOLDEN_FILE, Golden, golden_bytes
 from xec.engines.onnx import OnnxEngine, OnnxSettings
@@ -177,6 +186,27 @@ def test_bad_shapes_are_answered_with_an_error(
 def test_right_shapes_are_answered(served: Served) -> None:
     """The negative control of the test above."""
     ask_raw(served, RIGHT)
+
+
+def test_a_failing_computation_is_answered_with_an_error(served: Served) -> None:
+    """That request, not those beside it; and the process that computes lives on."""
+    requests = [uniform_events(1) for _ in range(8)]
+    requests[3]["npho"] = requests[3]["npho"] + np.float32(1e6)
+
+    def outcome(inputs: Arrays) -> Arrays | EngineError:
+        try:
+            return served.ask("fragile", inputs)
+        except EngineError as error:
+            return error
+
+    before = executions(served, "fragile")
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(outcome, requests))
+    assert [type(found) for found in outcomes] == [dict] * 3 + [EngineError] + [dict] * 4
+    assert "Triton fails to run fragile: " in str(outcomes[3])
+    assert "indices element out of data bounds" in str(outcomes[3])
+    assert executed_since(served, "fragile", before, 7)[1] < 7
+    assert isinstance(outcome(requests[0]), dict)
 
 
 def test_golden_events_are_answered(served: Served) -> None:

@@ -16,7 +16,7 @@ from xec.contract import INPUTS, OUTPUTS
 from xec.errors import ModelError
 from xec.lineage import sha256_of_bytes
 from xec_server.triton import layout
-from xec_server.triton.shim.calls import events_of, in_pieces, joined_run
+from xec_server.triton.shim.calls import answers_of, events_of, in_pieces, joined_run
 from xec_server.triton.shim.model_file import new_session, uniform
 from xec_server.triton.shim.settings import Settings, settings_of, usable_cores
 
@@ -233,6 +233,21 @@ def test_requests_are_joined_cut_and_parted(largest: int, sizes: list[int], at_o
     assert sorted(calls, reverse=True) == sizes
     assert [len(answer["out"]) for answer in answers] == [1, 3, 2]
     np.testing.assert_array_equal(np.concatenate([a["out"] for a in answers]), 2 * events)
+
+
+def test_an_error_hits_the_request_that_causes_it() -> None:
+    def roots(inputs: Any) -> dict[str, np.ndarray]:
+        if (inputs["a"] < 0).any():
+            raise ArithmeticError("a root of a negative number")
+        return {"out": np.sqrt(inputs["a"])}
+
+    requests = [{"a": np.array([[4.0]])}, {"a": np.array([[9.0], [-1.0]])}, {"a": np.ones((1, 1))}]
+    first, second, third = answers_of(requests, roots)
+    assert isinstance(first, dict)
+    assert isinstance(third, dict)
+    assert (first["out"], third["out"]) == ([[2.0]], [[1.0]])
+    assert isinstance(second, ArithmeticError)
+    assert [type(answer) for answer in answers_of(requests[:1], roots)] == [dict]
 
 
 def test_a_request_that_contradicts_itself_is_refused() -> None:

@@ -24,6 +24,7 @@ import tritonclient.grpc as triton
 
 from xec.engines.repository import read_model
 from xec.errors import EngineError, ModelError
+from xec.io.output import writing
 from xec_server.triton import guard
 from xec_server.triton.arguments import LOOPBACK, Listening, command_line, variables
 from xec_server.triton.environment import Environment, Progress, provide
@@ -91,7 +92,7 @@ class Triton:
         command = command_line(
             environment, layout, listening, settings.flavour, self._shared_memory
         )
-        with self.log.open("wb") as log:
+        with writing(self.log), self.log.open("wb") as log:
             self._process = self._guarded(command, variables(environment), log)
         self._computing: frozenset[int] = frozenset()
 
@@ -156,6 +157,7 @@ def start(settings: TritonSettings, progress: Progress = _ignore) -> Triton:
     Raises:
         ModelError: a model is missing, altered, contradicts its configuration or answers wrongly.
         ServiceError: a port is in use.
+        FileError: the log cannot be written.
         EngineError: Triton cannot run here, its environment cannot be built, or it fails.
     """
     models = _checked_models(settings)
@@ -202,6 +204,8 @@ def _checked_models(settings: TritonSettings) -> tuple[str, ...]:
         if not names:
             raise ModelError(f"{repository} holds no model: no folder with a {_CONFIG}.")
     for name in names or ("reconstruct",):
+        if Path(name).name != name:
+            raise ModelError(f"{name!r} is no name of a model: it is one folder's.")
         read_model(repository, name)
         _check_flavour(repository / name, settings.flavour)
     return names

@@ -73,3 +73,19 @@ def joined_run(requests: Sequence[Arrays], run: Run) -> list[dict[str, NDArray[n
         rows = slice(at, at := at + events_of(request))
         parted.append({name: values[rows] for name, values in outputs.items()})
     return parted
+
+
+def answers_of(
+    requests: Sequence[Arrays], run: Run
+) -> list[dict[str, NDArray[np.generic]] | Exception]:
+    """`joined_run`, where an error hits the request that causes it and no other.
+
+    Returns:
+        For each request its outputs, or the error that its events raise on their own.
+    """
+    try:
+        return list(joined_run(requests, run))
+    except Exception as error:  # ONNX Runtime's errors have no common base
+        if len(requests) == 1:
+            return [error]
+    return [answers_of([request], run)[0] for request in requests]
