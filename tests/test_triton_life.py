@@ -56,7 +56,8 @@ class Started:
     def __post_init__(self) -> None:
         command = command_of(self.named("tritonserver"))
         self.prefix = command.partition("shm-region-prefix-name=")[2].split()[0]
-        assert len(self.shared_memory()) == 1
+        (name,) = self.shared_memory()
+        assert (SHARED_MEMORY / name).stat().st_mode & 0o077 == 0  # of nobody else's concern
 
     def below(self) -> frozenset[int]:
         return descendants(self.process.pid)
@@ -107,13 +108,17 @@ def popen(repository: Path, folder: Path) -> subprocess.Popen[str]:
 def xec_triton(repository: Path, folder: Path) -> Iterator[Started]:
     ready = folder / "ready"
     process = popen(repository, folder)
+    below: frozenset[int] = frozenset()
     try:
         assert until(lambda: ready.exists() or process.poll() is not None)
         assert process.poll() is None, process.communicate()
+        below = descendants(process.pid)
         yield Started(process, ready.read_text().strip(), folder, ready)
     finally:
         process.kill()
         process.communicate()
+        for process_id in alive(below):  # a test that failed leaves nothing behind either
+            os.kill(process_id, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -36,6 +36,7 @@ from xec_server.triton.reason import port_in_use, reason_of
 GRACE_SECONDS: Final = 15.0
 """For Triton to end by itself: its own limit for calls in flight and some for the stubs."""
 
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108
 _LAST_SECONDS: Final = 10.0
 _CONFIG: Final = "config.pbtxt"
 
@@ -126,9 +127,16 @@ class Triton:
                 "not notice and refuses every event: start it again."
             )
 
-    def remember_processes(self) -> None:
-        """From now on, the end of a process in which models run is an end of Triton."""
+    def settle(self) -> None:
+        """Watch the processes that run the models, and close their memory to other users.
+
+        Triton makes its shared memory readable for all, whatever the file mode mask says; events
+        and answers pass through it.
+        """
         self._computing = descendants(self._process.pid)
+        for region in SHARED_MEMORY.glob(f"{self._shared_memory}*"):
+            with suppress(FileNotFoundError):  # Triton has just died: `check_alive` will tell
+                region.chmod(0o600)
 
     def wait(self, seconds: float) -> bool:
         """Wait for Triton's end; whether it came."""
@@ -192,7 +200,7 @@ def _wait_until_right(server: Triton, settings: TritonSettings) -> None:
     with triton.InferenceServerClient(server.address) as client:
         for name in server.models:
             check_answers(client, settings.repository, name)
-    server.remember_processes()
+    server.settle()
 
 
 def _checked_models(settings: TritonSettings) -> tuple[str, ...]:

@@ -57,8 +57,10 @@ class TritonPythonModel:
                 responses[place] = _error(error)
         answers = answers_of(list(fit.values()), self._run) if fit else []
         for place, answer in zip(fit, answers, strict=True):
-            failed = isinstance(answer, Exception)
-            responses[place] = _error(answer) if failed else _response(requests[place], answer)
+            if isinstance(answer, Exception):
+                responses[place] = _error(answer)
+            else:
+                responses[place] = _response(requests[place], answer)
         return responses
 
     def _arrays(self, request: Any) -> Arrays:
