@@ -8,26 +8,32 @@ from typing import Final
 import torch
 from torch.jit._trace import TracerWarning
 
-from xec.contract import INPUTS, OUTPUTS
+from xec.contract import INPUTS, MODEL_NAME, OUTPUTS
 from xec.models.reconstructor import Reconstructor
 from xec_export.parity import Arrays, Difference, relative_difference
 from xec_export.view import ExportView, example_inputs
 
 # The sizes of the detector's grids do not change with the batch, and tracing is the way out of
 # PyTorch that libtorch and Triton's pytorch backend still take: nothing a user could act on.
-_EXPECTED: Final = {
-    TracerWarning: "Converting a tensor to a Python boolean",
-    DeprecationWarning: "`torch.jit.trace",
-}
+_EXPECTED: Final = (
+    (TracerWarning, "Converting a tensor to a Python boolean"),
+    (TracerWarning, "Using len to get tensor shape"),
+    (DeprecationWarning, "`torch.jit.trace"),
+)
 
 
-def to_torchscript(model: Reconstructor) -> torch.jit.ScriptModule:
-    """The network as a traced module from the contract's inputs to a tuple of its outputs."""
+def to_torchscript(model: Reconstructor, name: str = MODEL_NAME) -> torch.jit.ScriptModule:
+    """The network as a traced module from the contract's inputs to a tuple of its outputs.
+
+    Args:
+        model: trained network; the plain one, since libtorch gains nothing from the fused.
+        name: of the exported model, which decides on its outputs.
+    """
     with warnings.catch_warnings():
-        for category, message in _EXPECTED.items():
+        for category, message in _EXPECTED:
             warnings.filterwarnings("ignore", message=message, category=category)
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            ExportView(model), example_inputs(2), check_trace=False
+            ExportView(model, name), example_inputs(2), check_trace=False
         )
     assert isinstance(traced, torch.jit.ScriptModule)
     return traced
