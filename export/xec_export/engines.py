@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from xec.contract import INPUTS, MODEL_NAME, outputs_of
 from xec.models.reconstructor import Reconstructor
+from xec_export.torchscript import torchscript_of
 
 Arrays = Mapping[str, NDArray[np.generic]]
 Outputs = dict[str, NDArray[np.float32]]
@@ -29,7 +29,7 @@ def eager(model: Reconstructor) -> Callable[[Arrays], Outputs]:
 
 def scripted(content: bytes, name: str = MODEL_NAME) -> Callable[[Arrays], Outputs]:
     """A TorchScript module from the bytes of its file."""
-    module = torch.jit.load(io.BytesIO(content))  # type: ignore[no-untyped-call]
+    module = torchscript_of(content)
     names = [tensor.name for tensor in outputs_of(name)]
 
     @torch.no_grad()

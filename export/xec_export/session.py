@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from xec.contract import MODEL_NAME
@@ -29,7 +27,7 @@ from xec_export.parity_cases import BATCHES, Arrays
 from xec_export.parity_report import Parity, parity_as_dict, parity_report, require_agreement
 from xec_export.performance import measure
 from xec_export.repository import Artefacts, write_model
-from xec_export.torchscript import to_torchscript
+from xec_export.torchscript import to_torchscript, torchscript_bytes
 
 FRESH_SEED = 900_001  # far from any training's seeds
 
@@ -91,9 +89,7 @@ def _convert(
     engines = {"ONNX Runtime": runtime_of(onnx_bytes, name)}
     script = None
     if options.torchscript:
-        buffer = io.BytesIO()
-        torch.jit.save(to_torchscript(model, name), buffer)
-        script = buffer.getvalue()
+        script = torchscript_bytes(to_torchscript(model, name))
         engines["TorchScript"] = scripted(script, name)
     rows = parity_report(eager(model), engines, fresh, name)
     require_agreement(rows)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import torch
@@ -18,8 +21,16 @@ from xec_export.view import ExportView, example_inputs
 _EXPECTED: Final = (
     (TracerWarning, "Converting a tensor to a Python boolean"),
     (TracerWarning, "Using len to get tensor shape"),
-    (DeprecationWarning, "`torch.jit.trace"),
+    (DeprecationWarning, "`torch.jit."),
 )
+
+
+@contextmanager
+def _without_expected() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for category, message in _EXPECTED:
+            warnings.filterwarnings("ignore", message=message, category=category)
+        yield
 
 
 def to_torchscript(model: Reconstructor, name: str = MODEL_NAME) -> torch.jit.ScriptModule:
@@ -29,14 +40,28 @@ def to_torchscript(model: Reconstructor, name: str = MODEL_NAME) -> torch.jit.Sc
         model: trained network; the plain one, since libtorch gains nothing from the fused.
         name: of the exported model, which decides on its outputs.
     """
-    with warnings.catch_warnings():
-        for category, message in _EXPECTED:
-            warnings.filterwarnings("ignore", message=message, category=category)
+    with _without_expected():
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             ExportView(model, name), example_inputs(2), check_trace=False
         )
     assert isinstance(traced, torch.jit.ScriptModule)
     return traced
+
+
+def torchscript_bytes(module: torch.jit.ScriptModule) -> bytes:
+    """The content of the module's file."""
+    buffer = io.BytesIO()
+    with _without_expected():
+        torch.jit.save(module, buffer)
+    return buffer.getvalue()
+
+
+def torchscript_of(content: bytes) -> torch.jit.ScriptModule:
+    """The module from the content of its file."""
+    with _without_expected():
+        module = torch.jit.load(io.BytesIO(content))  # type: ignore[no-untyped-call]
+    assert isinstance(module, torch.jit.ScriptModule)
+    return module
 
 
 @torch.no_grad()
