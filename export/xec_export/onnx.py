@@ -24,7 +24,11 @@ OPSET: Final = 20  # the first with Gelu, which older sets spell in five passes 
 
 
 def to_onnx(
-    model: Reconstructor, checkpoint: Checkpoint, version: str, name: str = MODEL_NAME
+    model: Reconstructor,
+    checkpoint: Checkpoint,
+    version: str,
+    name: str = MODEL_NAME,
+    opset: int = OPSET,
 ) -> onnx.ModelProto:
     """The network as an ONNX graph with the contract's names and a symbolic batch dimension.
 
@@ -33,6 +37,7 @@ def to_onnx(
         checkpoint: its description; goes into the graph's metadata.
         version: number under which it will be served.
         name: of the model, which decides on its outputs (`xec.contract.MODELS`).
+        opset: version of ONNX's operators.
     """
     batch = torch.export.Dim("batch", min=1, max=4096)
     with _quiet_exporter():
@@ -40,7 +45,7 @@ def to_onnx(
             ExportView(model, name),
             example_inputs(2),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=[t.name for t in INPUTS],
             output_names=[t.name for t in outputs_of(name)],
             dynamic_shapes=tuple({0: batch} for _ in INPUTS),
