@@ -26,6 +26,7 @@ from xec.models.reconstructor import Reconstructor
 from xec_export.fuse import fused
 from xec_export.golden import golden_events
 from xec_export.onnx import OPSET, to_onnx
+from xec_export.prune import graph_of
 from xec_export.repository import Artefacts, write_model
 
 Infer = Callable[[Tensors], dict[str, Any]]
@@ -61,14 +62,16 @@ def untrained(name: str) -> Network:
 
 def graphs(network: Network) -> dict[str, bytes]:
     """ONNX graphs by form: canonical with and without Gelu, fused, and the fused halves."""
+    whole = to_onnx(fused(network.model), network.checkpoint, "1")
     made = {
-        name if name != MODEL_NAME else "fused": _graph(fused(network.model), network, name)
+        name if name != MODEL_NAME else "fused": graph_of(whole, name).SerializeToString()
         for name in MODELS
     }
     canonical = untouched_copy(network)
     make_canonical(canonical)
-    made["canonical"] = _graph(canonical, network, MODEL_NAME)
-    made["canonical, no Gelu"] = _graph(canonical, network, MODEL_NAME, OLD_OPSET)
+    for form, opset in (("canonical", OPSET), ("canonical, no Gelu", OLD_OPSET)):
+        proto = to_onnx(canonical, network.checkpoint, "1", opset)
+        made[form] = proto.SerializeToString()
     return made
 
 
@@ -78,10 +81,6 @@ def untouched_copy(network: Network) -> Reconstructor:
     copied.load_state_dict(network.model.state_dict())
     copied.sigma_scale = network.model.sigma_scale
     return copied.eval()
-
-
-def _graph(model: Reconstructor, network: Network, name: str, opset: int = OPSET) -> bytes:
-    return to_onnx(model, network.checkpoint, "1", name, opset).SerializeToString()
 
 
 def operations_of(content: bytes) -> int:

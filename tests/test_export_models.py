@@ -164,7 +164,7 @@ def test_an_earlier_torchscript_does_not_outlive_its_model(
     repository: Path, network: Reconstructor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second export without TorchScript leaves nothing of the first."""
-    proto = graph(repository, "inpaint")
+    proto = graph(repository, MODEL_NAME)
     monkeypatch.setattr(session, "to_onnx", lambda *_: proto)
     save_checkpoint(tmp_path / "c", network, Checkpoint(preset("tiny"), "tiny", parametric().hash))
     target = tmp_path / "repository"

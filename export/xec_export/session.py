@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 from rich.console import Console
 
 from xec.contract import MODEL_NAME
@@ -26,6 +27,7 @@ from xec_export.parity import runtime_of
 from xec_export.parity_cases import BATCHES, Arrays
 from xec_export.parity_report import Parity, parity_as_dict, parity_report, require_agreement
 from xec_export.performance import measure
+from xec_export.prune import graph_of
 from xec_export.repository import Artefacts, write_model
 from xec_export.torchscript import to_torchscript, torchscript_bytes
 
@@ -62,10 +64,12 @@ def run_export(
     model, checkpoint = load_checkpoint(checkpoint_folder, geometry)
     source = Generator(SimulationConfig(), geometry, "cpu", FRESH_SEED)
     fresh = contract_inputs(source.sample(max(BATCHES)))
+    with console.status("converting to ONNX"):
+        whole = to_onnx(fused(model), checkpoint, version)
     converted = []
     for name in options.models:
-        with console.status(f"converting {name} and comparing it with PyTorch"):
-            converted.append(_convert(model, checkpoint, version, name, options, fresh))
+        with console.status(f"comparing {name} with PyTorch on fresh events"):
+            converted.append(_convert(model, whole, name, options, fresh))
     written = []
     for one in converted:
         card = _card(one, checkpoint, version, geometry, card_events, console)
@@ -77,15 +81,10 @@ def run_export(
 
 
 def _convert(
-    model: Reconstructor,
-    checkpoint: Checkpoint,
-    version: str,
-    name: str,
-    options: ExportOptions,
-    fresh: Arrays,
+    model: Reconstructor, whole: onnx.ModelProto, name: str, options: ExportOptions, fresh: Arrays
 ) -> _Converted:
     """The exported forms of one model, after they have been compared."""
-    onnx_bytes = to_onnx(fused(model), checkpoint, version, name).SerializeToString()
+    onnx_bytes = graph_of(whole, name).SerializeToString()
     engines = {"ONNX Runtime": runtime_of(onnx_bytes, name)}
     script = None
     if options.torchscript:
