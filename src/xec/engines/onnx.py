@@ -24,8 +24,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from xec.contract import INPUTS, MODEL_NAME, OUTPUTS
+from xec.contract import INPUTS, MODEL_NAME, outputs_of
 from xec.engines.base import ModelInfo, Tensors
+from xec.engines.golden import GOLDEN_FILE, golden_of
 from xec.engines.onnx_bytes import check_self_contained
 from xec.engines.onnx_model import ORT_ERRORS, model_info, new_session, reason_of
 from xec.engines.repository import MODEL_FILE, StoredModel, read_model
@@ -34,7 +35,6 @@ from xec.errors import EngineError, ModelError, UsageError
 Outputs = dict[str, NDArray[np.float32]]
 
 _ORT_LOG_ERRORS: Final = 3
-_OUTPUT_NAMES: Final = [tensor.name for tensor in OUTPUTS]
 
 
 def usable_cores() -> int:
@@ -76,9 +76,9 @@ class OnnxSettings:
         return tuple(sorted({*powers, self.largest_batch}))
 
 
-def _run(session: ort.InferenceSession, inputs: Tensors) -> Outputs:
-    answers: list[NDArray[np.float32]] = session.run(_OUTPUT_NAMES, dict(inputs))
-    return dict(zip(_OUTPUT_NAMES, answers, strict=True))
+def _run(session: ort.InferenceSession, inputs: Tensors, outputs: Sequence[str]) -> Outputs:
+    answers: list[NDArray[np.float32]] = session.run(outputs, dict(inputs))
+    return dict(zip(outputs, answers, strict=True))
 
 
 def _rows(tensors: Tensors, rows: slice) -> Tensors:
@@ -129,13 +129,27 @@ class OnnxEngine:
             raise ModelError(f"{path} is refused: {error}.") from error
         sessions = self._new_sessions(stored)
         self._model = model_info(stored, sessions[0], geometry_hash)
+        self._outputs = [tensor.name for tensor in outputs_of(name)]
         for session in {id(session): session for session in sessions}.values():
-            _warm_up(session, self.settings.buckets, path)
+            _warm_up(session, self.settings.buckets, path, name)
         self._idle: SimpleQueue[ort.InferenceSession] = SimpleQueue()
         for session in sessions:
             self._idle.put(session)
         self._pool = ThreadPoolExecutor(len(sessions), thread_name_prefix="xec-onnx")
         self._closed = False
+        self._check_golden(stored)
+
+    def _check_golden(self, stored: StoredModel) -> None:
+        """Ask for the answers to the model's golden events, where it has some."""
+        if stored.golden is None:
+            return
+        path = stored.folder / GOLDEN_FILE
+        golden = golden_of(stored.golden, path, outputs_of(stored.name))
+        try:
+            golden.check(self.infer(golden.inputs), f"ONNX Runtime with {path.parent}")
+        except (ModelError, EngineError) as error:
+            self.close()
+            raise ModelError(str(error)) from error
 
     def _new_sessions(self, stored: StoredModel) -> list[ort.InferenceSession]:
         threads, count = self.settings.threads_per_session, self.settings.calls_at_once
@@ -157,7 +171,7 @@ class OnnxEngine:
             inputs: arrays of the contract's inputs, each (B, width), with B of 1 or more.
 
         Returns:
-            Arrays of the contract's outputs, each (B, width).
+            Arrays of the model's outputs (`xec.contract.outputs_of`), each (B, width).
 
         Raises:
             EngineError: ONNX Runtime failed, or the engine is closed.
@@ -170,12 +184,12 @@ class OnnxEngine:
             return self._call(inputs)
         pieces = [_rows(inputs, slice(start, start + step)) for start in range(0, B, step)]
         answers = list(self._pool.map(self._call, pieces))
-        return {name: np.concatenate([a[name] for a in answers]) for name in _OUTPUT_NAMES}
+        return {name: np.concatenate([a[name] for a in answers]) for name in self._outputs}
 
     def _call(self, inputs: Tensors) -> Outputs:
         session = self._idle.get()
         try:
-            return _run(session, inputs)
+            return _run(session, inputs, self._outputs)
         except ORT_ERRORS as error:
             raise EngineError(f"ONNX Runtime failed: {reason_of(error)}") from error
         finally:
@@ -189,19 +203,20 @@ class OnnxEngine:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _warm_up(session: ort.InferenceSession, sizes: Sequence[int], path: Path) -> None:
+def _warm_up(session: ort.InferenceSession, sizes: Sequence[int], path: Path, model: str) -> None:
     """Run every batch size once, and look at the answers.
 
     Raises:
         ModelError: the model fails, or an answer has another shape than the contract's or is not
             finite.
     """
+    tensors = outputs_of(model)
     for size in sizes:
         try:
-            outputs = _run(session, _uniform_events(size))
+            outputs = _run(session, _uniform_events(size), [t.name for t in tensors])
         except ORT_ERRORS as error:
             raise ModelError(f"{path} fails on a uniform event: {reason_of(error)}") from error
-        for tensor in OUTPUTS:
+        for tensor in tensors:
             values = outputs[tensor.name]
             if values.shape != (size, tensor.width):
                 raise ModelError(f"{path} answers {tensor.name} with shape {values.shape}.")

@@ -11,9 +11,10 @@ from typing import Final
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from xec.contract import CONTRACT_VERSION, INPUTS, OUTPUTS, Tensor
+from xec.contract import CONTRACT_VERSION, INPUTS, Tensor, outputs_of
 from xec.engines.base import ModelInfo
-from xec.engines.repository import MODEL_FILE, StoredModel
+from xec.engines.repository import CONFIG_FILE, MODEL_FILE, StoredModel
+from xec.engines.triton_config import check_config
 from xec.errors import ModelError
 from xec.reliability.record import Reliability, reliability_of
 
@@ -129,10 +130,13 @@ def model_info(
     _check_metadata(metadata, path)
     for kind, difference in (
         ("inputs", _difference(INPUTS, session.get_inputs())),
-        ("outputs", _difference(OUTPUTS, session.get_outputs())),
+        ("outputs", _difference(outputs_of(stored.name), session.get_outputs())),
     ):
         if difference:
             raise ModelError(f"{path} does not follow the contract's {kind}: {difference}.")
+    if stored.config is not None:
+        config = stored.folder.parent / CONFIG_FILE
+        check_config(stored.config, config, stored.name, stored.sha256, metadata)
     if geometry_hash is not None and metadata["geometry_hash"] != geometry_hash:
         raise ModelError(
             f"{path} was made for geometry {metadata['geometry_hash'][:12]}…, not for "
