@@ -13,7 +13,10 @@ from xec import __version__
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What produced a reconstruction; equal provenance and input mean an equal answer."""
+    """What produced a reconstruction; equal provenance and input mean an equal answer.
+
+    `engine` is what ran the model: ``onnx``, ``triton`` or ``torch``; empty where nobody said so.
+    """
 
     model_name: str
     model_version: str
@@ -21,6 +24,7 @@ class Provenance:
     geometry_hash: str
     dead_list_id: str = ""
     software_version: str = __version__
+    engine: str = ""
 
     def as_dict(self) -> dict[str, str]:
         """The fields by name, for file metadata."""

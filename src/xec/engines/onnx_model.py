@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from xec.contract import CONTRACT_VERSION, INPUTS, OUTPUTS, Tensor
+from xec.contract import INPUTS, OUTPUTS, Tensor
 from xec.engines.base import ModelInfo
+from xec.engines.identity import check_metadata, identity
 from xec.engines.repository import MODEL_FILE, StoredModel
 from xec.errors import ModelError
-from xec.reliability.record import Reliability, reliability_of
 
 ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
     ort_errors.EPFail,
@@ -30,7 +28,6 @@ ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
 )
 _ORT_TYPE: Final = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 _ORT_LOG_ERRORS: Final = 3
-_REQUIRED_METADATA: Final = ("contract_version", "model_version", "geometry_hash")
 
 
 def reason_of(error: Exception) -> str:
@@ -83,34 +80,6 @@ def _difference(wanted: Sequence[Tensor], nodes: Sequence[ort.NodeArg]) -> str:
     return ""
 
 
-def _interval_scale(metadata: Mapping[str, str], path: Path) -> dict[str, float]:
-    try:
-        scale = {k: float(v) for k, v in json.loads(metadata.get("interval_scale", "{}")).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} has an unreadable interval_scale in its metadata.") from error
-    if not all(math.isfinite(value) and value > 0 for value in scale.values()):
-        raise ModelError(f"{path} has an interval_scale that is not positive in its metadata.")
-    return scale
-
-
-def _reliability(metadata: Mapping[str, str], path: Path) -> Reliability:
-    try:
-        return reliability_of(metadata)
-    except ModelError as error:
-        raise ModelError(f"{path} is refused: {error}") from error
-
-
-def _check_metadata(metadata: Mapping[str, str], path: Path) -> None:
-    missing = [key for key in _REQUIRED_METADATA if not metadata.get(key)]
-    if missing:
-        raise ModelError(f"{path} lacks {', '.join(missing)} in its metadata: export it again.")
-    if metadata["contract_version"] != CONTRACT_VERSION:
-        raise ModelError(
-            f"{path} follows contract version {metadata['contract_version']}; "
-            f"this program speaks version {CONTRACT_VERSION}."
-        )
-
-
 def model_info(
     stored: StoredModel, session: ort.InferenceSession, geometry_hash: str | None
 ) -> ModelInfo:
@@ -126,25 +95,11 @@ def model_info(
     """
     path = stored.folder / MODEL_FILE
     metadata = dict(session.get_modelmeta().custom_metadata_map)
-    _check_metadata(metadata, path)
+    check_metadata(metadata, path)
     for kind, difference in (
         ("inputs", _difference(INPUTS, session.get_inputs())),
         ("outputs", _difference(OUTPUTS, session.get_outputs())),
     ):
         if difference:
             raise ModelError(f"{path} does not follow the contract's {kind}: {difference}.")
-    if geometry_hash is not None and metadata["geometry_hash"] != geometry_hash:
-        raise ModelError(
-            f"{path} was made for geometry {metadata['geometry_hash'][:12]}…, not for "
-            f"{geometry_hash[:12]}…: use a model for the geometry of the events."
-        )
-    return ModelInfo(
-        name=metadata.get("model_name", stored.name),
-        version=metadata["model_version"],
-        sha256=stored.sha256,
-        geometry_hash=metadata["geometry_hash"],
-        contract_version=metadata["contract_version"],
-        metadata=metadata,
-        interval_scale=_interval_scale(metadata, path),
-        reliability=_reliability(metadata, path),
-    )
+    return identity(stored, metadata, geometry_hash, "onnx")
