@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import onnxruntime as ort
@@ -11,7 +10,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from xec.contract import INPUTS, OUTPUTS, Tensor
 from xec.engines.base import ModelInfo
+from xec.engines.device import Device
 from xec.engines.identity import check_metadata, identity
+from xec.engines.providers import providers_of, require_active
 from xec.engines.repository import MODEL_FILE, StoredModel
 from xec.errors import ModelError
 
@@ -35,12 +36,16 @@ def reason_of(error: Exception) -> str:
     return " ".join(str(error).rpartition(" : ")[2].split())
 
 
-def new_session(stored: StoredModel, threads: int) -> ort.InferenceSession:
-    """A session on the CPU from the bytes that were read, with so many threads in a call.
+def new_session(
+    stored: StoredModel, threads: int, device: Device = Device.CPU, largest_batch: int = 1
+) -> ort.InferenceSession:
+    """A session from the bytes that were read, with so many threads in a call.
 
     Raises:
         ModelError: ONNX Runtime cannot run these bytes.
+        EngineError: the device is not there, or ONNX Runtime does not use it.
     """
+    providers = providers_of(device, largest_batch)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -48,12 +53,14 @@ def new_session(stored: StoredModel, threads: int) -> ort.InferenceSession:
     # Idle threads sleep: the cores are shared with the acquisition and with the other sessions.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(stored.content, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(stored.content, options, providers=providers)
     except ORT_ERRORS as error:
         raise ModelError(
             f"{stored.folder / MODEL_FILE} is not a model that ONNX Runtime can run: "
             f"{reason_of(error)}"
         ) from error
+    require_active(session, device)
+    return session
 
 
 def _signature(nodes: Sequence[ort.NodeArg]) -> dict[str, tuple[str, list[int | str | None]]]:

@@ -52,7 +52,7 @@ _SUSPICIOUS_SILENCE: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class TritonSettings:
+class CallSettings:
     """How Triton is asked.
 
     Args:
@@ -102,7 +102,7 @@ class TritonEngine:
         self,
         address: str,
         repository: Path,
-        settings: TritonSettings | None = None,
+        settings: CallSettings | None = None,
         *,
         name: str = MODEL_NAME,
         version: int | None = None,
@@ -124,7 +124,7 @@ class TritonEngine:
             ModelError: the model is missing or altered, or Triton is there and runs another one,
                 or answers the golden events wrongly.
         """
-        self.settings = settings or TritonSettings()
+        self.settings = settings or CallSettings()
         self._address = address
         stored = read_model(repository, name, version)
         try:
@@ -134,7 +134,7 @@ class TritonEngine:
         self._model = identity(stored, metadata, geometry_hash, "triton")
         self._name, self._version = stored.name, stored.folder.name
         self._golden = _golden(stored.folder)
-        self._link = self._new_link()
+        self._link = self._candidate = self._new_link()
         self._closed = False
         self._watch = Watch(self, self.settings.look_every, self.settings.model_every)
         try:
@@ -241,8 +241,10 @@ class TritonEngine:
         if self._closed:
             return
         self._closed = True
-        self._watch.close()
+        self._watch.stop()
         self._link.close()
+        self._candidate.close()  # ends what the watch waits for
+        self._watch.join()
 
     # --- what the watch does ----------------------------------------------------------------------
 
@@ -258,7 +260,7 @@ class TritonEngine:
             EngineError: it fails at the golden events.
             ModelError: it runs another model, or answers wrongly.
         """
-        link = self._new_link()
+        self._candidate = link = self._new_link()
         try:
             self._check_config(link)
             self._check_answers(link)

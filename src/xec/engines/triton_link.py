@@ -46,7 +46,7 @@ class Link:
         self._channel = grpc.insecure_channel(address, _OPTIONS + sizes)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._lock = threading.Lock()
-        self._calls: set[grpc.Future] = set()
+        self._calls: set[grpc.Future[service_pb2.ModelInferResponse]] = set()
         self._closed = False
 
     def infer(

@@ -126,10 +126,13 @@ class Watch:
         self._subject.give_up()
         self._wake.set()
 
-    def close(self) -> None:
-        """Stop looking."""
+    def stop(self) -> None:
+        """Look no more."""
         self._closed = True
         self._wake.set()
+
+    def join(self) -> None:
+        """Wait for the look under way, whose calls were given up."""
         if self._thread.is_alive():
             self._thread.join()
 
@@ -143,13 +146,13 @@ class Watch:
             self._wake.clear()
             if self._closed:
                 return
-            if self._ready:
-                self._look()
-                continue
             try:
-                self._connect()
+                self._look() if self._ready else self._connect()
             except XecError as error:
                 self._refused(error)
+            except ValueError:  # a call on a channel that `stop` was followed by closing
+                if not self._closed:
+                    raise
 
     def _connect(self) -> None:
         self._subject.connect()

@@ -113,8 +113,8 @@ def outputs_of(
     for tensor in OUTPUTS:
         head, content = heads.get(tensor.name), contents.get(tensor.name)
         shape = (batch, tensor.width)
-        whole = content is not None and len(content) == 4 * batch * tensor.width
-        if head is None or tuple(head.shape) != shape or head.datatype != "FP32" or not whole:
+        head_fits = head is not None and (tuple(head.shape), head.datatype) == (shape, "FP32")
+        if content is None or len(content) != 4 * batch * tensor.width or not head_fits:
             raise EngineError(
                 f"Triton answered {tensor.name} in another form than the contract's {shape} of "
                 "float32: does it run a model of this version?"
