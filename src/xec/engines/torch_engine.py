@@ -64,7 +64,7 @@ class _Recorded:
             t.name: torch.empty(size, t.width, dtype=_DTYPES[t.dtype], pin_memory=True)
             for t in INPUTS
         }
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_WARM_UPS):
@@ -163,7 +163,7 @@ def require_device(device: Device) -> torch.device:
     if device is Device.TENSORRT:
         raise EngineError("PyTorch does not run on TensorRT: choose cuda, or the onnx engine.")
     if device is Device.CUDA and not torch.cuda.is_available():
-        why = "finds no GPU" if torch.backends.cuda.is_built() else "is a build without CUDA"
+        why = "finds no GPU" if torch.version.cuda else "is a build without CUDA"
         raise EngineError(
             f"This PyTorch ({torch.__version__}) {why}: use a machine with a GPU and a build of "
             "PyTorch for its CUDA, or say --device cpu."
@@ -232,7 +232,9 @@ def from_repository(
     path = stored.folder / SCRIPT_FILE
     content = _script_bytes(path)
     try:
-        network = torch.jit.load(io.BytesIO(content), map_location=place).eval()
+        network = torch.jit.load(  # type: ignore[no-untyped-call]
+            io.BytesIO(content), map_location=place
+        ).eval()
     except RuntimeError as error:
         raise ModelError(f"{path} is not TorchScript that this PyTorch can run.") from error
     known = identity(stored, metadata_of(stored.content), None, "torch")
