@@ -28,6 +28,8 @@ _FRAMING_BYTES: Final = 64 * 1024
 # for a server that is not there. Texts: core/src/scheduler_utils.cc of Triton.
 _QUEUE_FULL: Final = "maximum queue size"
 _QUEUE_TIMEOUT: Final = "timeout expired"
+# Triton 2.51 says INTERNAL of a process of its Python backend that has died, and starts no other.
+_WORKER_DEAD: Final = "is not healthy"
 
 
 class Cause(Enum):
@@ -54,7 +56,7 @@ def cause_of(error: grpc.RpcError) -> Cause:
         return Cause.GIVEN_UP
     if _QUEUE_FULL in text or _QUEUE_TIMEOUT in text:
         return Cause.BUSY
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND):
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND) or _WORKER_DEAD in text:
         return Cause.AWAY
     return Cause.FAILED
 
