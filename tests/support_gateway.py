@@ -37,6 +37,7 @@ from xec_server.triton.launcher import TritonSettings, start
 QUICK = CallSettings(patience=0.5, model_patience=5, look_every=0.1, model_every=1.0)
 """Looks often, so that tests need not wait for long."""
 
+SLOW = 1536
 _TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
 
 
@@ -84,6 +85,31 @@ def complete(repository: Path, inputs: Any | None = None, **changes: str) -> Pat
 def stub_triton_repository(folder: Path, metadata: Any = None, **changes: str) -> Path:
     """The stub model with all that Triton and the gateway want of a repository."""
     write_model(build_stub_model(metadata), folder)
+    return complete(folder, **changes)
+
+
+def slow_triton_repository(folder: Path, **changes: str) -> Path:
+    """The stub model with some tenths of a second of work in each call, whatever its size."""
+    from onnx import helper, numpy_helper
+
+    model = build_stub_model()
+    graph = model.graph
+    for node in graph.node:
+        if "energy" in node.output:
+            node.output[0] = "energy_alone"
+    shape = numpy_helper.from_array(np.array([SLOW, SLOW], dtype=np.int64), "slow_shape")
+    nothing = numpy_helper.from_array(np.array([[0]], dtype=np.float32), "slow_nothing")
+    graph.initializer.extend([shape, nothing])
+    add = helper.make_node
+    # From the answer, so that it cannot be computed once and for all when the model is loaded.
+    graph.node.append(add("ReduceMax", ["energy_alone"], ["slow_seed"], keepdims=1))
+    graph.node.append(add("Mul", ["slow_seed", "slow_nothing"], ["slow_zero"]))
+    graph.node.append(add("Expand", ["slow_zero", "slow_shape"], ["slow_0"]))
+    for step in range(3):
+        graph.node.append(add("MatMul", [f"slow_{step}"] * 2, [f"slow_{step + 1}"]))
+    graph.node.append(add("ReduceMax", ["slow_3"], ["slow_end"], keepdims=1))
+    graph.node.append(add("Add", ["energy_alone", "slow_end"], ["energy"]))
+    write_model(model, folder)
     return complete(folder, **changes)
 
 

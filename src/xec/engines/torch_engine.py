@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -231,12 +232,7 @@ def from_repository(
     stored = read_model(repository, name, version)
     path = stored.folder / SCRIPT_FILE
     content = _script_bytes(path)
-    try:
-        network = torch.jit.load(  # type: ignore[no-untyped-call]
-            io.BytesIO(content), map_location=place
-        ).eval()
-    except RuntimeError as error:
-        raise ModelError(f"{path} is not TorchScript that this PyTorch can run.") from error
+    network = _loaded(content, place, path)
     known = identity(stored, metadata_of(stored.content), None, "torch")
     engine = TorchEngine(network, known, device, largest_batch)
     golden_path = stored.folder / GOLDEN_FILE
@@ -244,6 +240,20 @@ def from_repository(
         golden = golden_of(golden_path.read_bytes(), golden_path)
         golden.check(engine.infer(golden.inputs), str(path))
     return engine
+
+
+def _loaded(content: bytes, place: torch.device, path: Path) -> torch.jit.ScriptModule:
+    with warnings.catch_warnings():
+        # Libtorch and Triton's pytorch backend still take it: nothing a user could act on.
+        warnings.filterwarnings("ignore", message="`torch.jit.load`", category=DeprecationWarning)
+        try:
+            network = torch.jit.load(  # type: ignore[no-untyped-call]
+                io.BytesIO(content), map_location=place
+            )
+        except RuntimeError as error:
+            raise ModelError(f"{path} is not TorchScript that this PyTorch can run.") from error
+    assert isinstance(network, torch.jit.ScriptModule)
+    return network.eval()
 
 
 def _script_bytes(path: Path) -> bytes:
