@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from xec.lineage import sha256_of_bytes
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Their asserts, too, say what was compared.
-pytest.register_assert_rewrite("support_reconstruct", "support_server")
+pytest.register_assert_rewrite("support_reconstruct", "support_server", "support_triton")
 
 # Machines differ in speed; a slow example is no failure.
 hypothesis_settings.register_profile("xec", deadline=None)
@@ -211,6 +211,15 @@ async def service(stub_repository: Path) -> AsyncIterator[Any]:
 
     async with running(stub_repository) as service:
         yield service
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real Triton with the shipped model, a `support_triton.Served`; not to be stopped."""
+    from support_triton import serving
+
+    with serving(tmp_path_factory.mktemp("triton")) as served:
+        yield served
 
 
 @pytest.fixture

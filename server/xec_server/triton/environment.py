@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -170,12 +171,20 @@ def _build(environment: Environment) -> None:
             f"Triton's environment cannot be built in {folder}: {error.strerror}; name another "
             "folder with --environment."
         ) from error
-    _run([sys.executable, "-m", "venv", str(folder)], folder)
-    python = str(environment.scripts / "python")
-    pip = [python, "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    _run([*pip, "--no-deps", "--only-binary=:all:", "--retries=2", *PINS], folder)
+    for command in _commands(environment):
+        _run(command, folder)
     part.write_text(json.dumps({"pins": PINS, "key": key()}))
     part.replace(folder / MARKER)
+
+
+def _commands(environment: Environment) -> Iterator[list[str]]:
+    """Create and fill it; by the pip that is here, or by one of its own, which takes longer."""
+    python = str(environment.scripts / "python")
+    here = find_spec("pip") is not None
+    pip = [sys.executable, "-I", "-m", "pip", "--python", python] if here else [python, "-m", "pip"]
+    yield [sys.executable, "-m", "venv", *(["--without-pip"] * here), str(environment.folder)]
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
+    yield [*pip, "install", *options, "--retries=1", *PINS]
 
 
 def _run(command: list[str], folder: Path) -> None:

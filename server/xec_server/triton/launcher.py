@@ -23,12 +23,13 @@ from typing import IO, Final
 import tritonclient.grpc as triton
 
 from xec.engines.repository import read_model
-from xec.errors import ModelError
+from xec.errors import EngineError, ModelError
 from xec_server.triton import guard
 from xec_server.triton.arguments import LOOPBACK, Listening, command_line, variables
 from xec_server.triton.environment import Environment, Progress, provide
 from xec_server.triton.layout import lay_out
 from xec_server.triton.probe import check_answers, wait_until_listening
+from xec_server.triton.processes import descendants
 from xec_server.triton.reason import port_in_use, reason_of
 
 GRACE_SECONDS: Final = 15.0
@@ -84,12 +85,15 @@ class Triton:
         self.log = settings.log or folder / "triton.log"
         self._folder = folder
         self._shared_memory = f"xec_triton_{secrets.token_hex(8)}"
+        self._repository = settings.repository
         layout = lay_out(folder, environment, settings.repository, list(models))
+        self._links = layout.models
         command = command_line(
             environment, layout, listening, settings.flavour, self._shared_memory
         )
         with self.log.open("wb") as log:
             self._process = self._guarded(command, variables(environment), log)
+        self._computing: frozenset[int] = frozenset()
 
     def _guarded(
         self, command: list[str], environment: dict[str, str], log: IO[bytes]
@@ -110,10 +114,20 @@ class Triton:
         return self._process.pid
 
     def check_alive(self) -> None:
-        """Raise the reason, as an `XecError`, when Triton has ended."""
+        """Raise the reason, as an `XecError`, when Triton or one of its processes has ended."""
         status = self._process.poll()
         if status is not None:
-            raise reason_of(self.log.read_text(errors="replace"), status)
+            log = self.log.read_text(errors="replace")
+            raise reason_of(log.replace(str(self._links), str(self._repository)), status)
+        if dead := self._computing - descendants(self._process.pid):
+            raise EngineError(
+                f"A process in which Triton computes has died (process {min(dead)}); Triton does "
+                "not notice and refuses every event: start it again."
+            )
+
+    def remember_processes(self) -> None:
+        """From now on, the end of a process in which models run is an end of Triton."""
+        self._computing = descendants(self._process.pid)
 
     def wait(self, seconds: float) -> bool:
         """Wait for Triton's end; whether it came."""
@@ -176,10 +190,11 @@ def running(settings: TritonSettings, progress: Progress = _ignore) -> Iterator[
 
 
 def _wait_until_right(server: Triton, settings: TritonSettings) -> None:
+    wait_until_listening(server.address, settings.start_seconds, server.check_alive)
     with triton.InferenceServerClient(server.address) as client:
-        wait_until_listening(client, settings.start_seconds, server.check_alive)
         for name in server.models:
             check_answers(client, settings.repository, name)
+    server.remember_processes()
 
 
 def _checked_models(settings: TritonSettings) -> tuple[str, ...]:

@@ -6,9 +6,10 @@ nonsense, so only an answer counts.
 
 from __future__ import annotations
 
-import logging
+import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from xec.engines.golden import GOLDEN_FILE, golden_of
 from xec.engines.repository import read_manifest
 from xec.errors import EngineError, ModelError
 from xec.lineage import sha256_of_bytes
+from xec_server.triton.requirements import PINS
 
 CALL_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.05
@@ -28,32 +30,29 @@ _TYPES: Final = {"float32": "FP32", "uint8": "UINT8"}
 _UNIFORM: Final = {"npho": 100, "time": 0, "npho_valid": 1, "time_valid": 1}
 
 Arrays = dict[str, NDArray[np.generic]]
-log = logging.getLogger(__name__)
 
 
-def wait_until_listening(
-    client: triton.InferenceServerClient, seconds: float, check_alive: Callable[[], None]
-) -> None:
-    """Wait until Triton has loaded its models and takes calls.
+def wait_until_listening(address: str, seconds: float, check_alive: Callable[[], None]) -> None:
+    """Wait until something listens: Triton does once its models are loaded.
+
+    A plain socket asks, for a channel of gRPC waits longer after every attempt.
 
     Args:
-        client: of the address.
+        address: HOST:PORT.
         seconds: to wait at most.
         check_alive: raises when there is nothing left to wait for.
 
     Raises:
-        EngineError: it does not answer in this time.
+        EngineError: nothing listens in this time.
     """
+    host, _, port = address.rpartition(":")
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         check_alive()
-        try:
-            if client.is_server_live(client_timeout=1.0):
-                return
-        except triton.InferenceServerException as error:
-            log.debug("not yet: %s", error)
+        with suppress(OSError), socket.create_connection((host, int(port)), _POLL_SECONDS):
+            return
         time.sleep(_POLL_SECONDS)
-    raise EngineError(f"Triton did not answer within {seconds:.0f} s of its start.")
+    raise EngineError(f"Triton did not listen on {address} within {seconds:.0f} s of its start.")
 
 
 def infer(
@@ -83,9 +82,16 @@ def infer(
 
 
 def _values(answer: Any, tensor: Tensor) -> NDArray[np.generic]:
-    values = answer.as_numpy(tensor.name)
+    """Triton with a NumPy that its stub was not built against sends tensors without content."""
+    try:
+        values = answer.as_numpy(tensor.name)
+    except ValueError:
+        values = None
     if values is None:
-        raise EngineError(f"Triton answers without {tensor.name}.")
+        raise EngineError(
+            f"Triton answers without the content of {tensor.name}: its Python environment is not "
+            f"the one it needs ({', '.join(PINS)})."
+        )
     return np.asarray(values)
 
 
@@ -102,6 +108,7 @@ def check_answers(client: triton.InferenceServerClient, repository: Path, model:
     """
     try:
         metadata = client.get_model_metadata(model, client_timeout=CALL_SECONDS)
+        config = client.get_model_config(model, client_timeout=CALL_SECONDS).config
     except triton.InferenceServerException as error:
         raise EngineError(f"Triton does not serve {model}: {_sentence(error)}") from error
     names = {entry.name for entry in metadata.outputs}
@@ -110,7 +117,8 @@ def check_answers(client: triton.InferenceServerClient, repository: Path, model:
     who = f"Triton's {model}"
     if (folder / GOLDEN_FILE).exists():
         golden = golden_of(_golden_content(folder), folder / GOLDEN_FILE, outputs)
-        golden.check(infer(client, model, golden.inputs, outputs), who)
+        answers = _in_requests(client, model, golden.inputs, outputs, config.max_batch_size)
+        golden.check(answers, who)
         return
     uniform = {t.name: np.full((1, t.width), _UNIFORM[t.name], dtype=t.dtype) for t in INPUTS}
     answers = infer(client, model, uniform, outputs)
@@ -121,6 +129,21 @@ def check_answers(client: triton.InferenceServerClient, repository: Path, model:
                 f"{who} answers a uniform event wrongly: {tensor.name} has shape "
                 f"{list(values.shape)} or is not finite. It is not used."
             )
+
+
+def _in_requests(
+    client: triton.InferenceServerClient,
+    model: str,
+    inputs: Mapping[str, NDArray[np.generic]],
+    outputs: tuple[Tensor, ...],
+    largest: int,
+) -> Arrays:
+    """`infer`, in as many requests as the model's largest batch demands."""
+    answers = [
+        infer(client, model, {name: v[at : at + largest] for name, v in inputs.items()}, outputs)
+        for at in range(0, len(inputs["npho"]), largest)
+    ]
+    return {t.name: np.concatenate([answer[t.name] for answer in answers]) for t in outputs}
 
 
 def _golden_content(folder: Path) -> bytes:

@@ -61,7 +61,7 @@ def _read(path: Path, settings: Settings) -> bytes:
         raise ModelError(f"{path} cannot be read: {error.strerror}; export it again.") from error
     found = hashlib.sha256(content).hexdigest()
     for where, promised in (
-        ("config.pbtxt", settings.sha256),
+        ("the configuration", settings.sha256),
         ("the manifest", _in_manifest(path)),
     ):
         if promised not in (None, found):
@@ -126,7 +126,7 @@ def _compare(kind: str, wanted: Signature, nodes: Sequence[Any], path: Path) -> 
         only_config = ", ".join(sorted(wanted.keys() - found.keys())) or "none"
         only_graph = ", ".join(sorted(found.keys() - wanted.keys())) or "none"
         raise ModelError(
-            f"config.pbtxt contradicts the {kind} of {path}: in the configuration only "
+            f"The configuration contradicts the {kind} of {path}: in it only "
             f"{only_config}; in the graph only {only_graph}. Export the model again."
         )
     for name, (element, dims) in wanted.items():
@@ -137,8 +137,8 @@ def _compare(kind: str, wanted: Signature, nodes: Sequence[Any], path: Path) -> 
         )
         if kind_found != element or not fits or isinstance(shape[0], int):
             raise ModelError(
-                f"config.pbtxt contradicts {path}: {name} is a {element} of {list(dims)} per event "
-                f"in the configuration, a {kind_found} of {list(shape)} in the graph. "
+                f"The configuration contradicts {path}: {name} is a {element} of {list(dims)} per "
+                f"event there, and a {kind_found} of {list(shape)} in the graph. "
                 "Export the model again."
             )
 
@@ -162,6 +162,6 @@ def _warm(session: ort.InferenceSession, settings: Settings, path: Path) -> None
         for name, answer in zip(names, answers, strict=True):
             if answer.shape != (count, *settings.outputs[name][1]):
                 raise ModelError(
-                    f"config.pbtxt contradicts {path}: {name} has shape {list(answer.shape)} for "
-                    f"{count} events. Export the model again."
+                    f"The configuration contradicts {path}: {name} has shape "
+                    f"{list(answer.shape)} for {count} events. Export the model again."
                 )

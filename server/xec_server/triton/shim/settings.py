@@ -144,7 +144,7 @@ def _refuse_unknown(kind: str, names: Iterable[str], model: str) -> None:
     if unknown := ", ".join(sorted(names)):
         raise ModelError(
             f"The configuration of {model} has the {kind} {unknown}, which this backend does not "
-            "follow: remove it from config.pbtxt."
+            "follow: remove it."
         )
 
 
@@ -211,6 +211,18 @@ def _accelerators(optimization: Mapping[str, Any], model: str) -> tuple[Accelera
     on_gpu = wanted.get("gpu_execution_accelerator", ())
     _refuse_unknown("GPU accelerator", {str(e["name"]) for e in on_gpu} - set(_PROVIDERS), model)
     return tuple(
-        Accelerator(_PROVIDERS[entry["name"]], dict(entry.get("parameters") or {}))
-        for entry in on_gpu
+        _accelerator(entry["name"], entry.get("parameters") or {}, model) for entry in on_gpu
     )
+
+
+def _accelerator(name: str, parameters: Mapping[str, str], model: str) -> Accelerator:
+    """From Triton's names of options to those of ONNX Runtime, which are the same but for two."""
+    options = dict(parameters)
+    if name == "tensorrt":
+        precision = options.pop("precision_mode", "FP32")
+        if precision not in ("FP32", "FP16"):
+            raise ModelError(f"The precision_mode of {model} is {precision}: write FP32 or FP16.")
+        options["trt_fp16_enable"] = str(int(precision == "FP16"))
+        if "max_workspace_size_bytes" in options:
+            options["trt_max_workspace_size"] = options.pop("max_workspace_size_bytes")
+    return Accelerator(_PROVIDERS[name], options)
