@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -25,6 +26,7 @@ from xec.engines.golden import GOLDEN_FILE, Golden, golden_bytes
 from xec.engines.onnx import OnnxEngine, OnnxSettings
 from xec.engines.triton import CallSettings, TritonEngine
 from xec.event import Event, EventBatch
+from xec.lineage import sha256_of_bytes
 from xec.wire import codec
 from xec.wire.limits import MAX_RESPONSE_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
@@ -69,13 +71,21 @@ def config_text(model: Any, **changes: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def vouched(folder: Path, name: str, content: bytes) -> None:
+    """Write a file of a version, and its digest into the manifest."""
+    (folder / name).write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = {"sha256": sha256_of_bytes(content), "bytes": len(content)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
 def complete(repository: Path, inputs: Any | None = None, **changes: str) -> Path:
     """Add golden events and a configuration to a repository that has model and manifest."""
     engine = OnnxEngine(repository, OnnxSettings(sessions=1))
     inputs = inputs or tensors_of(random_events(3, seed=41))
     folder = repository / MODEL_NAME / "1"
     golden = Golden(inputs, engine.infer(inputs))
-    (folder / GOLDEN_FILE).write_bytes(golden_bytes(golden))
+    vouched(folder, GOLDEN_FILE, golden_bytes(golden))
     config = config_text(engine.model, **changes)
     (repository / MODEL_NAME / "config.pbtxt").write_text(config)
     engine.close()

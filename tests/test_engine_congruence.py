@@ -7,7 +7,6 @@ TorchScript and its checkpoint are three ways of writing down the same thing.
 from __future__ import annotations
 
 import dataclasses
-import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 import torch
 
 from conftest import write_model
-from support_gateway import QUICK, complete, real_triton
+from support_gateway import QUICK, complete, real_triton, vouched
 from xec.contract import MODEL_NAME, OUTPUTS
 from xec.detector.geometry import parametric
 from xec.engines.base import Engine
@@ -26,7 +25,6 @@ from xec.engines.onnx import OnnxEngine, OnnxSettings
 from xec.engines.torch_engine import SCRIPT_FILE, from_checkpoint, from_repository
 from xec.engines.triton import TritonEngine
 from xec.errors import EngineError, ModelError
-from xec.lineage import sha256_of_bytes
 from xec.models.build import build_reconstructor, preset
 from xec.models.checkpoint import Checkpoint, save_checkpoint
 from xec.models.reconstructor import Reconstructor
@@ -77,11 +75,7 @@ def add_script(version: Path, network: Reconstructor) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit.save`", DeprecationWarning)
         to_torchscript(network).save(str(version / SCRIPT_FILE))
-    content = (version / SCRIPT_FILE).read_bytes()
-    manifest = json.loads((version / "manifest.json").read_text())
-    entry = {"sha256": sha256_of_bytes(content), "bytes": len(content)}
-    manifest["files"][SCRIPT_FILE] = entry
-    (version / "manifest.json").write_text(json.dumps(manifest))
+    vouched(version, SCRIPT_FILE, (version / SCRIPT_FILE).read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -190,11 +184,9 @@ def test_a_script_that_was_altered_or_is_none(made: Made, tmp_path: Path) -> Non
         (version / path.name).write_bytes(path.read_bytes())
     content = (version / SCRIPT_FILE).read_bytes()
     (version / SCRIPT_FILE).write_bytes(content[:-1])
-    with pytest.raises(ModelError, match=r"model\.pt is not the file of its manifest"):
+    with pytest.raises(ModelError, match=r"model\.pt is corrupted or was changed"):
         from_repository(tmp_path)
-    manifest = json.loads((version / "manifest.json").read_text())
-    manifest["files"][SCRIPT_FILE]["sha256"] = sha256_of_bytes(content[:-1])
-    (version / "manifest.json").write_text(json.dumps(manifest))
+    vouched(version, SCRIPT_FILE, content[:-1])
     with pytest.raises(ModelError, match="is not TorchScript that this PyTorch can run"):
         from_repository(tmp_path)
 

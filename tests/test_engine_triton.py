@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -20,6 +21,7 @@ from support_gateway import (
     real_triton,
     slow_triton_repository,
     stub_triton_repository,
+    vouched,
 )
 from xec.contract import MODEL_NAME, OUTPUTS
 from xec.engines.base import tensors_of
@@ -160,13 +162,17 @@ def test_wrong_answers_are_refused(triton: RealTriton, tmp_path: Path) -> None:
     path = repository / MODEL_NAME / "1" / GOLDEN_FILE
     golden = golden_of(path.read_bytes(), path)
     shifted = {**golden.outputs, "uvw": golden.outputs["uvw"] + np.float32(0.1)}
-    path.write_bytes(golden_bytes(Golden(golden.inputs, shifted)))
+    vouched(path.parent, path.name, golden_bytes(Golden(golden.inputs, shifted)))
     refused(triton, repository, "answers the model's golden events wrongly: uvw differs")
 
 
 def test_without_golden_events_nothing_is_trusted(triton: RealTriton, tmp_path: Path) -> None:
     repository = stub_triton_repository(tmp_path)
-    (repository / MODEL_NAME / "1" / GOLDEN_FILE).unlink()
+    version = repository / MODEL_NAME / "1"
+    (version / GOLDEN_FILE).unlink()
+    manifest = json.loads((version / "manifest.json").read_text())
+    del manifest["files"][GOLDEN_FILE]
+    (version / "manifest.json").write_text(json.dumps(manifest))
     refused(triton, repository, "without golden events nobody knows")
 
 

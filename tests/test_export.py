@@ -10,8 +10,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
 
 from xec.contract import INPUTS, MODEL_NAME, OUTPUTS
 from xec.detector.channels import N_CHANNELS
@@ -25,8 +23,8 @@ from xec.models.reconstructor import Reconstructor
 from xec.simulation.generator import Generator, SimulationConfig
 from xec_export import session
 from xec_export.events import contract_inputs, with_dark_events
+from xec_export.options import ExportOptions
 from xec_export.parity import Difference, compare, relative_difference, require_parity
-from xec_export.repository import config_pbtxt
 
 CURVES = {
     "depth": Curve(np.array([1.0, 3.0, 8.0]), np.linspace(0.5, 2.0, 21).reshape(3, 7)),
@@ -34,6 +32,7 @@ CURVES = {
     "inner": Curve(np.array([0.0, 4.0]), np.array([[0.9, 1.1], [1.6, 0.7]])),
     "pmt": Curve(np.array([0.0, 4.0]), np.array([[1.2, 1.1], [0.6, 1.7]])),
 }
+ONE = ExportOptions((MODEL_NAME,))
 DESCRIPTION = Checkpoint(
     preset("tiny"),
     "tiny",
@@ -64,7 +63,7 @@ def repository(network: Reconstructor, tmp_path_factory: pytest.TempPathFactory)
     """What the command writes; every test looks at this one export, which takes its time."""
     folder = tmp_path_factory.mktemp("export")
     save_checkpoint(folder / "checkpoint", network, DESCRIPTION)
-    session.run_export(folder / "checkpoint", folder / "repository", "3", 20, None)
+    session.run_export(folder / "checkpoint", folder / "repository", "3", 20, None, ONE)
     return folder / "repository" / MODEL_NAME
 
 
@@ -179,20 +178,6 @@ def test_sigmas_leave_the_graph_scaled(network, inputs) -> None:
     assert torch.equal(outputs["energy"], prediction.energy)
 
 
-def test_triton_reads_the_configuration_as_the_contract() -> None:
-    config = text_format.Parse(config_pbtxt(), model_config_pb2.ModelConfig())
-    types = {
-        "float32": model_config_pb2.DataType.TYPE_FP32,
-        "uint8": model_config_pb2.DataType.TYPE_UINT8,
-    }
-    assert config.name == MODEL_NAME
-    assert config.backend == "onnxruntime"
-    for tensors, entries in ((INPUTS, config.input), (OUTPUTS, config.output)):
-        found = [(e.name, e.data_type, list(e.dims)) for e in entries]
-        assert found == [(t.name, types[t.dtype], [t.width]) for t in tensors]
-    assert max(config.dynamic_batching.preferred_batch_size) <= config.max_batch_size
-
-
 def test_the_command_writes_a_whole_repository(repository: Path) -> None:
     folder = repository / "3"
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -211,5 +196,5 @@ def test_nothing_is_written_when_the_graph_differs(
     changed = with_other_weights(proto)
     monkeypatch.setattr(session, "to_onnx", lambda *_: changed)
     with pytest.raises(ModelError, match="Nothing was written"):
-        session.run_export(tmp_path / "c", tmp_path / "r", "1", 20, None)
+        session.run_export(tmp_path / "c", tmp_path / "r", "1", 20, None, ONE)
     assert not (tmp_path / "r").exists()

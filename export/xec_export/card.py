@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from xec.contract import MODEL_NAME
+from xec.contract import MODEL_NAME, SENSOR_ESTIMATES, outputs_of
 from xec.lineage import sha256_of_bytes
 from xec.models.checkpoint import Checkpoint
-from xec_export.parity import Difference
+from xec_export.parity_report import REFERENCE, Parity
 from xec_export.performance import BRIGHT, Performance
 
 
@@ -16,7 +16,7 @@ def model_card(
     checkpoint: Checkpoint,
     version: str,
     onnx_bytes: bytes,
-    parity: Difference,
+    parity: Sequence[Parity],
     performance: Performance,
 ) -> str:
     """The card of one exported version."""
@@ -28,18 +28,7 @@ def model_card(
             "uncertainty.\n**Trained and judged on simulated events only: every figure below is "
             "synthetic.**\n"
         ),
-        "## Identity\n",
-        _table(
-            ("", ""),
-            [
-                ("preset", f"`{checkpoint.preset}`"),
-                ("size", f"{len(onnx_bytes) / 1e6:.2f} MB (ONNX, float32)"),
-                ("sha256", f"`{sha256_of_bytes(onnx_bytes)}`"),
-                ("geometry", f"`{checkpoint.geometry_hash}`"),
-                ("contract", checkpoint.contract_version),
-                ("difference to PyTorch", f"{parity.relative:.1e} relative ({parity.output})"),
-            ],
-        ),
+        _identity(checkpoint, onnx_bytes),
         "## Training\n",
         f"`{training_command(checkpoint)}`\n",
         (
@@ -48,11 +37,67 @@ def model_card(
             f"Sigmas scaled on {training.get('calibration_events', 0):,} further events.\n"
         ),
         performance_sections(performance),
+        _parity_section(parity),
         "## Settings\n",
         "As JSON, which is also valid YAML for `--config`.\n",
         f"```json\n{json.dumps(training.get('settings', {}), indent=2)}\n```",
     ]
     return "\n".join(parts) + "\n"
+
+
+def variant_card(
+    name: str, checkpoint: Checkpoint, version: str, onnx_bytes: bytes, parity: Sequence[Parity]
+) -> str:
+    """The card of a model that is one half of the network."""
+    half = "the dead sensors" if SENSOR_ESTIMATES[0].mean_name in _names(name) else "the gamma"
+    parts = [
+        f"# Model `{name}`, version {version}\n",
+        (
+            f"The outputs of `{MODEL_NAME}` that concern {half}, from a graph of their own that "
+            f"computes nothing else: {', '.join(f'`{n}`' for n in _names(name))}. Same weights, "
+            f"same inputs, same answers. How good they are stands on the card of `{MODEL_NAME}`.\n"
+            "**Trained and judged on simulated events only.**\n"
+        ),
+        _identity(checkpoint, onnx_bytes),
+        _parity_section(parity),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _names(model: str) -> list[str]:
+    return [tensor.name for tensor in outputs_of(model)]
+
+
+def _identity(checkpoint: Checkpoint, onnx_bytes: bytes) -> str:
+    rows = [
+        ("preset", f"`{checkpoint.preset}`"),
+        ("size", f"{len(onnx_bytes) / 1e6:.2f} MB (ONNX, float32)"),
+        ("sha256", f"`{sha256_of_bytes(onnx_bytes)}`"),
+        ("geometry", f"`{checkpoint.geometry_hash}`"),
+        ("contract", checkpoint.contract_version),
+    ]
+    return "\n".join(["## Identity\n", _table(("", ""), rows)])
+
+
+def _parity_section(parity: Sequence[Parity]) -> str:
+    """One row for each case, one column for each engine; the worst output of each."""
+    engines = [e for e in dict.fromkeys(row.engine for row in parity) if e != REFERENCE]
+    found = {(row.engine, row.case): row for row in parity}
+    cases = list(dict.fromkeys(row.case for row in parity if row.engine != REFERENCE))
+    rows = []
+    for case in cases:
+        cells = [f"{found[e, case].relative:.0e} ({found[e, case].output})" for e in engines]
+        rows.append((case, *cells))
+    text = (
+        "Largest difference to the trained network in PyTorch, relative to the size of each "
+        "output, on fresh simulated events. PyTorch itself answers the same whatever stands in "
+        f"invalid places and beside an event, to {_own(parity):.0e}.\n"
+    )
+    return "\n".join(["## Agreement of the engines\n", text, _table(("case", *engines), rows)])
+
+
+def _own(parity: Sequence[Parity]) -> float:
+    return max((row.relative for row in parity if row.engine == REFERENCE), default=0.0)
 
 
 def training_command(checkpoint: Checkpoint) -> str:

@@ -16,18 +16,30 @@ def export(
         "model_repository"
     ),
     version: Annotated[int, typer.Option(min=1, help="Number of the served version.")] = 1,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(help="Model to write: reconstruct, inpaint, regress; repeat. All by default."),
+    ] = None,
+    torchscript: Annotated[
+        bool, typer.Option(help="Write TorchScript modules too, for Triton's pytorch backend.")
+    ] = False,
     card_events: Annotated[
         int, typer.Option(min=1, help="Fresh events for the model card.")
     ] = 2000,
     geometry: Annotated[Path | None, typer.Option(help="Surveyed sensor table.")] = None,
 ) -> None:
-    """Export a trained network to ONNX and write its folder of the model repository.
+    """Export a trained network to ONNX and write its folders of the model repository.
+
+    Each model gets its graph, golden events, a parity report, and configurations for Triton;
+    nothing is written unless all of it agrees with PyTorch.
 
     Example: xec export --checkpoint runs/small --repository model_repository
     """
+    from xec_export.options import ExportOptions  # noqa: PLC0415
     from xec_export.session import run_export  # noqa: PLC0415
 
-    run_export(checkpoint, repository, str(version), card_events, geometry)
+    options = ExportOptions(tuple(models) if models else ExportOptions().models, torchscript)
+    run_export(checkpoint, repository, str(version), card_events, geometry, options)
 
 
 COMMAND = Command(run=export, needs=("torch", "onnx", "onnxruntime", "onnxscript"), extra="export")

@@ -13,33 +13,36 @@ import onnx
 import torch
 
 from xec import __version__
-from xec.contract import CONTRACT_VERSION, INPUTS, MODEL_NAME, OUTPUTS
+from xec.contract import CONTRACT_VERSION, INPUTS, MODEL_NAME, outputs_of
 from xec.errors import ModelError
 from xec.models.checkpoint import Checkpoint
 from xec.models.reconstructor import Reconstructor
 from xec.reliability.record import METADATA_KEY
 from xec_export.view import ExportView, example_inputs
 
-OPSET: Final = 18
+OPSET: Final = 20  # the first with Gelu, which older sets spell in five passes over memory
 
 
-def to_onnx(model: Reconstructor, checkpoint: Checkpoint, version: str) -> onnx.ModelProto:
+def to_onnx(
+    model: Reconstructor, checkpoint: Checkpoint, version: str, name: str = MODEL_NAME
+) -> onnx.ModelProto:
     """The network as an ONNX graph with the contract's names and a symbolic batch dimension.
 
     Args:
-        model: trained network.
+        model: trained network, best in its fused form (`xec_export.fuse`).
         checkpoint: its description; goes into the graph's metadata.
         version: number under which it will be served.
+        name: of the model, which decides on its outputs (`xec.contract.MODELS`).
     """
     batch = torch.export.Dim("batch", min=1, max=4096)
     with _quiet_exporter():
         program = torch.onnx.export(
-            ExportView(model),
+            ExportView(model, name),
             example_inputs(2),
             dynamo=True,
             opset_version=OPSET,
             input_names=[t.name for t in INPUTS],
-            output_names=[t.name for t in OUTPUTS],
+            output_names=[t.name for t in outputs_of(name)],
             dynamic_shapes=tuple({0: batch} for _ in INPUTS),
             optimize=True,
             verbose=False,
@@ -47,7 +50,7 @@ def to_onnx(model: Reconstructor, checkpoint: Checkpoint, version: str) -> onnx.
     assert program is not None
     proto = program.model_proto
     _strip_traces(proto)
-    onnx.helper.set_model_props(proto, metadata(checkpoint, version))
+    onnx.helper.set_model_props(proto, metadata(checkpoint, version, name))
     onnx.checker.check_model(proto, full_check=True)
     return proto
 
@@ -66,11 +69,11 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def metadata(checkpoint: Checkpoint, version: str) -> dict[str, str]:
+def metadata(checkpoint: Checkpoint, version: str, name: str = MODEL_NAME) -> dict[str, str]:
     """Provenance and calibration, as strings."""
     return {
         "contract_version": CONTRACT_VERSION,
-        "model_name": MODEL_NAME,
+        "model_name": name,
         "model_version": version,
         "preset": checkpoint.preset,
         "geometry_hash": checkpoint.geometry_hash,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +11,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from xec.contract import INPUTS, OUTPUTS
+from xec.contract import INPUTS, MODEL_NAME, outputs_of
 from xec.errors import ModelError
 from xec.models.reconstructor import Reconstructor
 
@@ -37,13 +37,15 @@ def relative_difference(value: NDArray[np.float32], reference: NDArray[np.float3
     return float(difference.max()) if np.isfinite(difference).all() else float("inf")
 
 
-def runtime_of(onnx_bytes: bytes) -> Callable[[Arrays], dict[str, NDArray[np.float32]]]:
+def runtime_of(
+    onnx_bytes: bytes, name: str = MODEL_NAME
+) -> Callable[[Mapping[str, NDArray[np.generic]]], dict[str, NDArray[np.float32]]]:
     """The exported graph as a function, run by ONNX Runtime on the CPU."""
     session = onnxruntime.InferenceSession(onnx_bytes, providers=["CPUExecutionProvider"])
-    names = [tensor.name for tensor in OUTPUTS]
+    names = [tensor.name for tensor in outputs_of(name)]
 
-    def infer(inputs: Arrays) -> dict[str, NDArray[np.float32]]:
-        return dict(zip(names, session.run(names, inputs), strict=True))
+    def infer(inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float32]]:
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
     return infer
 

@@ -7,6 +7,7 @@ graph.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -77,17 +78,35 @@ GAMMA_ESTIMATES: Final[tuple[Estimate, ...]] = (
 
 ESTIMATES: Final[tuple[Estimate, ...]] = SENSOR_ESTIMATES + GAMMA_ESTIMATES
 
-OUTPUTS: Final[tuple[Tensor, ...]] = tuple(
-    tensor
-    for estimate in ESTIMATES
-    for tensor in (
-        Tensor(estimate.mean_name, "float32", estimate.width, estimate.unit, estimate.meaning),
-        Tensor(
-            estimate.sigma_name,
-            "float32",
-            estimate.width,
-            estimate.unit,
-            f"predictive standard deviation of {estimate.mean_name}",
-        ),
+
+def _tensors(estimates: Iterable[Estimate]) -> tuple[Tensor, ...]:
+    """Mean and standard deviation of each estimate."""
+    return tuple(
+        tensor
+        for e in estimates
+        for tensor in (
+            Tensor(e.mean_name, "float32", e.width, e.unit, e.meaning),
+            Tensor(
+                e.sigma_name,
+                "float32",
+                e.width,
+                e.unit,
+                f"predictive standard deviation of {e.mean_name}",
+            ),
+        )
     )
-)
+
+
+OUTPUTS: Final[tuple[Tensor, ...]] = _tensors(ESTIMATES)
+
+MODELS: Final[Mapping[str, tuple[Tensor, ...]]] = {
+    MODEL_NAME: OUTPUTS,
+    "inpaint": _tensors(SENSOR_ESTIMATES),
+    "regress": _tensors(GAMMA_ESTIMATES),
+}
+"""Outputs of each model of a repository: the whole network, and its two halves on their own."""
+
+
+def outputs_of(model: str) -> tuple[Tensor, ...]:
+    """The outputs of a model by its name; those of the whole network for names not in `MODELS`."""
+    return MODELS.get(model, OUTPUTS)

@@ -24,10 +24,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from xec.contract import INPUTS, MODEL_NAME, OUTPUTS
+from xec.contract import INPUTS, MODEL_NAME, Tensor, outputs_of
 from xec.engines.base import ModelInfo, Tensors
 from xec.engines.bound import BoundSession
 from xec.engines.device import Device, buckets_up_to
+from xec.engines.golden import GOLDEN_FILE, golden_of
 from xec.engines.onnx_bytes import check_self_contained
 from xec.engines.onnx_model import ORT_ERRORS, model_info, new_session, reason_of
 from xec.engines.repository import MODEL_FILE, StoredModel, read_model
@@ -37,7 +38,6 @@ Outputs = dict[str, NDArray[np.float32]]
 Run = Callable[[Tensors], Outputs]
 
 _ORT_LOG_ERRORS: Final = 3
-_OUTPUT_NAMES: Final = [tensor.name for tensor in OUTPUTS]
 
 
 def usable_cores() -> int:
@@ -82,13 +82,16 @@ class OnnxSettings:
         return buckets_up_to(self.largest_batch)
 
 
-def _runner(session: ort.InferenceSession, settings: OnnxSettings) -> Run:
+def _runner(
+    session: ort.InferenceSession, settings: OnnxSettings, outputs: Sequence[Tensor]
+) -> Run:
     if settings.device.is_gpu:
-        return BoundSession(session, settings.buckets, OUTPUTS, "cuda", graphs=True).run
+        return BoundSession(session, settings.buckets, outputs, "cuda", graphs=True).run
+    names = [tensor.name for tensor in outputs]
 
     def run(inputs: Tensors) -> Outputs:
-        answers: list[NDArray[np.float32]] = session.run(_OUTPUT_NAMES, dict(inputs))
-        return dict(zip(_OUTPUT_NAMES, answers, strict=True))
+        answers: list[NDArray[np.float32]] = session.run(names, dict(inputs))
+        return dict(zip(names, answers, strict=True))
 
     return run
 
@@ -142,14 +145,29 @@ class OnnxEngine:
             raise ModelError(f"{path} is refused: {error}.") from error
         sessions = self._new_sessions(stored)
         self._model = model_info(stored, sessions[0], geometry_hash)
-        runners = {id(session): _runner(session, self.settings) for session in sessions}
+        tensors = outputs_of(name)
+        self._outputs = [tensor.name for tensor in tensors]
+        runners = {id(session): _runner(session, self.settings, tensors) for session in sessions}
         for runner in runners.values():
-            _warm_up(runner, self.settings.buckets, path)
+            _warm_up(runner, self.settings.buckets, path, tensors)
         self._idle: SimpleQueue[Run] = SimpleQueue()
         for session in sessions:
             self._idle.put(runners[id(session)])
         self._pool = ThreadPoolExecutor(len(sessions), thread_name_prefix="xec-onnx")
         self._closed = False
+        self._check_golden(stored)
+
+    def _check_golden(self, stored: StoredModel) -> None:
+        """Ask for the answers to the model's golden events, where it has some."""
+        if stored.golden is None:
+            return
+        path = stored.folder / GOLDEN_FILE
+        golden = golden_of(stored.golden, path, outputs_of(stored.name))
+        try:
+            golden.check(self.infer(golden.inputs), f"ONNX Runtime with {path.parent}")
+        except (ModelError, EngineError) as error:
+            self.close()
+            raise ModelError(str(error)) from error
 
     def _new_sessions(self, stored: StoredModel) -> list[ort.InferenceSession]:
         threads, count = self.settings.threads_per_session, self.settings.calls_at_once
@@ -172,7 +190,7 @@ class OnnxEngine:
             inputs: arrays of the contract's inputs, each (B, width), with B of 1 or more.
 
         Returns:
-            Arrays of the contract's outputs, each (B, width).
+            Arrays of the model's outputs (`xec.contract.outputs_of`), each (B, width).
 
         Raises:
             EngineError: ONNX Runtime failed, or the engine is closed.
@@ -185,7 +203,7 @@ class OnnxEngine:
             return self._call(inputs)
         pieces = [_rows(inputs, slice(start, start + step)) for start in range(0, B, step)]
         answers = list(self._pool.map(self._call, pieces))
-        return {name: np.concatenate([a[name] for a in answers]) for name in _OUTPUT_NAMES}
+        return {name: np.concatenate([a[name] for a in answers]) for name in self._outputs}
 
     def _call(self, inputs: Tensors) -> Outputs:
         run = self._idle.get()
@@ -204,7 +222,7 @@ class OnnxEngine:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _warm_up(run: Run, sizes: Sequence[int], path: Path) -> None:
+def _warm_up(run: Run, sizes: Sequence[int], path: Path, tensors: Sequence[Tensor]) -> None:
     """Run every batch size once, and look at the answers.
 
     Raises:
@@ -216,7 +234,7 @@ def _warm_up(run: Run, sizes: Sequence[int], path: Path) -> None:
             outputs = run(_uniform_events(size))
         except ORT_ERRORS as error:
             raise ModelError(f"{path} fails on a uniform event: {reason_of(error)}") from error
-        for tensor in OUTPUTS:
+        for tensor in tensors:
             values = outputs[tensor.name]
             if values.shape != (size, tensor.width):
                 raise ModelError(f"{path} answers {tensor.name} with shape {values.shape}.")

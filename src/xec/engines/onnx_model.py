@@ -8,12 +8,13 @@ from typing import Final
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from xec.contract import INPUTS, OUTPUTS, Tensor
+from xec.contract import INPUTS, Tensor, outputs_of
 from xec.engines.base import ModelInfo
 from xec.engines.device import Device
 from xec.engines.identity import check_metadata, identity
 from xec.engines.providers import providers_of, require_active
-from xec.engines.repository import MODEL_FILE, StoredModel
+from xec.engines.repository import CONFIG_FILE, MODEL_FILE, StoredModel
+from xec.engines.triton_config import check_config
 from xec.errors import ModelError
 
 ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
@@ -105,8 +106,11 @@ def model_info(
     check_metadata(metadata, path)
     for kind, difference in (
         ("inputs", _difference(INPUTS, session.get_inputs())),
-        ("outputs", _difference(OUTPUTS, session.get_outputs())),
+        ("outputs", _difference(outputs_of(stored.name), session.get_outputs())),
     ):
         if difference:
             raise ModelError(f"{path} does not follow the contract's {kind}: {difference}.")
+    if stored.config is not None:
+        config = stored.folder.parent / CONFIG_FILE
+        check_config(stored.config, config, stored.name, stored.sha256, metadata)
     return identity(stored, metadata, geometry_hash, "onnx")

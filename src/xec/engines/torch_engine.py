@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xec.contract import INPUTS, MODEL_NAME, OUTPUTS
+from xec.contract import INPUTS, MODEL_NAME, outputs_of
 from xec.detector.geometry import Geometry, parametric
 from xec.engines.base import ModelInfo, Tensors
 from xec.engines.device import Device, buckets_up_to
@@ -31,7 +31,6 @@ from xec.engines.identity import identity
 from xec.engines.onnx_bytes import metadata_of
 from xec.engines.repository import read_manifest, read_model
 from xec.errors import EngineError, ModelError
-from xec.lineage import sha256_of_bytes
 from xec.models.checkpoint import DESCRIPTION, load_checkpoint
 from xec.reliability.record import Reliability
 
@@ -44,10 +43,12 @@ _DTYPES: Final = {"float32": torch.float32, "uint8": torch.uint8}
 _WARM_UPS: Final = 3  # runs before recording, as PyTorch asks for: they set up libraries
 
 
-def _by_name(outputs: Mapping[str, Tensor] | Sequence[Tensor]) -> dict[str, Tensor]:
+def _by_name(
+    outputs: Mapping[str, Tensor] | Sequence[Tensor], names: Sequence[str]
+) -> dict[str, Tensor]:
     if isinstance(outputs, Mapping):
-        return {tensor.name: outputs[tensor.name] for tensor in OUTPUTS}
-    return dict(zip((tensor.name for tensor in OUTPUTS), outputs, strict=True))
+        return {name: outputs[name] for name in names}
+    return dict(zip(names, outputs, strict=True))
 
 
 class _Recorded:
@@ -56,7 +57,7 @@ class _Recorded:
     Runs on the current stream; not to be used by two threads at once.
     """
 
-    def __init__(self, network: Network, size: int) -> None:
+    def __init__(self, network: Network, size: int, names: Sequence[str]) -> None:
         self.size = size
         self._inputs = {
             t.name: torch.ones(size, t.width, dtype=_DTYPES[t.dtype], device="cuda") for t in INPUTS
@@ -73,7 +74,7 @@ class _Recorded:
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self._outputs = _by_name(network(*self._inputs.values()))
+            self._outputs = _by_name(network(*self._inputs.values()), names)
 
     def run(self, inputs: Tensors) -> Outputs:
         B = len(inputs["npho"])
@@ -95,12 +96,19 @@ class TorchEngine:
         model: who it is.
         device: CPU or CUDA.
         largest_batch: events in one call; more are cut into several.
+        name: tells which outputs it has.
     """
 
     def __init__(
-        self, network: Network, model: ModelInfo, device: Device, largest_batch: int = 64
+        self,
+        network: Network,
+        model: ModelInfo,
+        device: Device,
+        largest_batch: int = 64,
+        name: str = MODEL_NAME,
     ) -> None:
         self._network = network
+        self._names = [tensor.name for tensor in outputs_of(name)]
         self._model = model
         self._largest = largest_batch
         self._lock = threading.Lock()
@@ -108,7 +116,9 @@ class TorchEngine:
         self._recorded: list[_Recorded] = []
         if device is Device.CUDA:
             with torch.inference_mode():
-                self._recorded = [_Recorded(network, s) for s in buckets_up_to(largest_batch)]
+                self._recorded = [
+                    _Recorded(network, size, self._names) for size in buckets_up_to(largest_batch)
+                ]
 
     @property
     def model(self) -> ModelInfo:
@@ -139,7 +149,7 @@ class TorchEngine:
                 answers = [self._call(piece) for piece in pieces]
         except RuntimeError as error:  # torch.OutOfMemoryError is one
             raise EngineError(f"PyTorch failed: {str(error).splitlines()[0]}") from error
-        return {t.name: np.concatenate([a[t.name] for a in answers]) for t in OUTPUTS}
+        return {name: np.concatenate([a[name] for a in answers]) for name in self._names}
 
     def _call(self, inputs: Tensors) -> Outputs:
         if self._recorded:
@@ -147,7 +157,8 @@ class TorchEngine:
             with self._lock:
                 return recorded.run(inputs)
         tensors = [torch.from_numpy(np.ascontiguousarray(inputs[t.name])) for t in INPUTS]
-        return {name: value.numpy() for name, value in _by_name(self._network(*tensors)).items()}
+        outputs = _by_name(self._network(*tensors), self._names)
+        return {name: value.numpy() for name, value in outputs.items()}
 
     def close(self) -> None:
         """Free the network and its buffers."""
@@ -234,10 +245,9 @@ def from_repository(
     content = _script_bytes(path)
     network = _loaded(content, place, path)
     known = identity(stored, metadata_of(stored.content), None, "torch")
-    engine = TorchEngine(network, known, device, largest_batch)
-    golden_path = stored.folder / GOLDEN_FILE
-    if golden_path.exists():
-        golden = golden_of(golden_path.read_bytes(), golden_path)
+    engine = TorchEngine(network, known, device, largest_batch, name)
+    if stored.golden is not None:
+        golden = golden_of(stored.golden, stored.folder / GOLDEN_FILE, outputs_of(name))
         golden.check(engine.infer(golden.inputs), str(path))
     return engine
 
@@ -257,11 +267,7 @@ def _loaded(content: bytes, place: torch.device, path: Path) -> torch.jit.Script
 
 
 def _script_bytes(path: Path) -> bytes:
-    """The bytes of a TorchScript file, after comparing them with the manifest."""
-    entry = read_manifest(path.parent).get("files", {}).get(path.name, {})
-    if not entry or not path.is_file():
+    """The bytes of a TorchScript file; that they are its manifest's was looked at before."""
+    if path.name not in read_manifest(path.parent)["files"]:
         raise ModelError(f"{path.parent} has no {path.name}: export the model with TorchScript.")
-    content = path.read_bytes()
-    if sha256_of_bytes(content) != entry.get("sha256"):
-        raise ModelError(f"{path} is not the file of its manifest: copy or export the model again.")
-    return content
+    return path.read_bytes()

@@ -18,20 +18,20 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from xec.contract import MODEL_NAME
+from xec.contract import MODEL_NAME, outputs_of
 from xec.engines.base import ModelInfo, Tensors
 from xec.engines.golden import GOLDEN_FILE, Golden, golden_of
 from xec.engines.identity import identity
 from xec.engines.onnx_bytes import metadata_of
-from xec.engines.repository import MODEL_FILE, read_model
+from xec.engines.repository import MODEL_FILE, StoredModel, read_model
 from xec.engines.triton_link import Link
 from xec.engines.triton_watch import Watch
 from xec.engines.triton_wire import (
     Cause,
+    answer_of,
     cause_of,
     config_difference,
     largest_message,
-    outputs_of,
     request_of,
     text_of,
 )
@@ -81,15 +81,14 @@ class CallSettings:
             raise UsageError("The times for calls to Triton are longer than 0.")
 
 
-def _golden(folder: Path) -> Golden:
-    path = folder / GOLDEN_FILE
-    try:
-        return golden_of(path.read_bytes(), path)
-    except OSError as error:
+def _golden(stored: StoredModel) -> Golden:
+    path = stored.folder / GOLDEN_FILE
+    if stored.golden is None:
         raise ModelError(
-            f"{path} cannot be read, and without golden events nobody knows whether Triton "
-            "answers rightly: export the model again."
-        ) from error
+            f"There is no {path}, and without golden events nobody knows whether Triton answers "
+            "rightly: export the model again."
+        )
+    return golden_of(stored.golden, path, outputs_of(stored.name))
 
 
 class TritonEngine:
@@ -133,7 +132,7 @@ class TritonEngine:
             raise ModelError(f"{stored.folder / MODEL_FILE} is refused: {error}.") from error
         self._model = identity(stored, metadata, geometry_hash, "triton")
         self._name, self._version = stored.name, stored.folder.name
-        self._golden = _golden(stored.folder)
+        self._golden = _golden(stored)
         self._link = self._candidate = self._new_link()
         self._closed = False
         self._watch = Watch(self, self.settings.look_every, self.settings.model_every)
@@ -208,7 +207,8 @@ class TritonEngine:
         sent = time.monotonic()
         request = request_of(self._name, self._version, inputs, seconds)
         try:
-            return outputs_of(link.infer(request, seconds), len(inputs["npho"]))
+            response = link.infer(request, seconds)
+            return answer_of(response, self._name, len(inputs["npho"]))
         except grpc.RpcError as error:
             raise self._error_of(link, error, sent) from error
 
@@ -281,7 +281,7 @@ class TritonEngine:
                 f"Triton at {self._address} does not serve {self._name} version {self._version}: "
                 f"{text_of(error)}."
             ) from error
-        difference = config_difference(config, self._model)
+        difference = config_difference(config, self._name, self._model)
         if difference:
             raise ModelError(
                 f"Triton at {self._address} runs another {self._name} than our repository holds: "

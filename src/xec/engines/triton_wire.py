@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from xec.contract import INPUTS, OUTPUTS, Tensor
+from xec.contract import INPUTS, OUTPUTS, Tensor, outputs_of
 from xec.engines.base import ModelInfo, Tensors
 from xec.errors import EngineError
 
@@ -94,15 +94,15 @@ def request_of(
             name=tensor.name, datatype=_WIRE_TYPE[tensor.dtype], shape=list(values.shape)
         )
         request.raw_input_contents.append(np.ascontiguousarray(values).tobytes())
-    for tensor in OUTPUTS:
+    for tensor in outputs_of(name):
         request.outputs.add(name=tensor.name)
     return request
 
 
-def outputs_of(
-    response: service_pb2.ModelInferResponse, batch: int
+def answer_of(
+    response: service_pb2.ModelInferResponse, name: str, batch: int
 ) -> dict[str, NDArray[np.float32]]:
-    """The contract's outputs, each (batch, width), in an answer; read-only.
+    """The outputs of a model, each (batch, width), in an answer; read-only.
 
     Raises:
         EngineError: a tensor is missing or of another type or shape than the contract's.
@@ -112,7 +112,7 @@ def outputs_of(
     )
     heads = {output.name: output for output in response.outputs}
     found = {}
-    for tensor in OUTPUTS:
+    for tensor in outputs_of(name):
         head, content = heads.get(tensor.name), contents.get(tensor.name)
         shape = (batch, tensor.width)
         head_fits = head is not None and (tuple(head.shape), head.datatype) == (shape, "FP32")
@@ -138,11 +138,12 @@ def _tensor_difference(
     return ""
 
 
-def config_difference(config: model_config_pb2.ModelConfig, model: ModelInfo) -> str:
+def config_difference(config: model_config_pb2.ModelConfig, name: str, model: ModelInfo) -> str:
     """What keeps Triton's model from being `model`, or nothing.
 
     Args:
         config: as Triton reports it.
+        name: of the model in Triton.
         model: the one in our repository.
     """
     for key in ("contract_version", "geometry_hash", "sha256"):
@@ -150,4 +151,6 @@ def config_difference(config: model_config_pb2.ModelConfig, model: ModelInfo) ->
         there = config.parameters[key].string_value if key in config.parameters else ""
         if here != there:
             return f"its {key} is {there[:12] or 'not told'} there and {here[:12]} here"
-    return _tensor_difference(INPUTS, config.input) or _tensor_difference(OUTPUTS, config.output)
+    return _tensor_difference(INPUTS, config.input) or _tensor_difference(
+        outputs_of(name), config.output
+    )
