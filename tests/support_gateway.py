@@ -46,6 +46,7 @@ _TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
 def config_text(model: Any, **changes: str) -> str:
     """A configuration for the contract; `changes` replaces its parameters or adds batching."""
     batching = changes.pop("batching", "max_queue_delay_microseconds: 500")
+    largest = changes.pop("max_batch_size", "64")
     parameters = {
         "sha256": model.sha256,
         "contract_version": model.contract_version,
@@ -60,7 +61,7 @@ def config_text(model: Any, **changes: str) -> str:
         )
 
     lines = [
-        f'name: "{MODEL_NAME}"\nbackend: "onnxruntime"\nmax_batch_size: 64',
+        f'name: "{MODEL_NAME}"\nbackend: "onnxruntime"\nmax_batch_size: {largest}',
         f"input [ {tensors(INPUTS)} ]\noutput [ {tensors(OUTPUTS)} ]",
         f"dynamic_batching {{ {batching} }}\ninstance_group [ {{ kind: KIND_CPU, count: 1 }} ]",
         *(

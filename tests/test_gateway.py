@@ -24,6 +24,7 @@ from support_gateway import (
     gateway,
     real_triton,
     request,
+    slow_triton_repository,
     stub_triton_repository,
 )
 from support_server import Code, details
@@ -262,3 +263,65 @@ def test_xec_serve_refuses_another_triton(triton: RealTriton, tmp_path: Path) ->
         assert words in ended.stderr
         assert ended.stderr.startswith("xec: ")
         assert ended.stderr.count("\n") == 1
+
+
+# --- what Triton's configuration asks for --------------------------------------------------------
+
+QUEUES = (
+    "max_queue_delay_microseconds: 0, priority_levels: 2, default_priority_level: 2, "
+    "default_queue_policy { timeout_action: REJECT, default_timeout_microseconds: 60000000, "
+    "allow_timeout_override: true, max_queue_size: 64 }"
+)
+
+
+async def test_requests_are_as_large_as_triton_takes_them(
+    tmp_path: Path, events: Events, answers: Any
+) -> None:
+    """The reproducible flavour takes one event at a time; they go side by side."""
+    repository = stub_triton_repository(tmp_path, max_batch_size="1")
+    batch = events(9)
+    with real_triton(repository) as triton:
+        async with gateway(triton.address, repository) as gate:
+            before = statistics(triton.address)
+            response = await gate.stub.ReconstructBatch(batch_request(batch), timeout=20)
+            assert grown(triton.address, before) == (9, 9, 9)
+    expected = answers(batch)["energy"][:, 0]
+    found = [answer.energy.mean[0] for answer in response.responses]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert {answer.timings.batch_size for answer in response.responses} == {1}
+
+
+async def test_single_events_overtake_batches_and_late_ones_are_not_computed(
+    tmp_path: Path, events: Events
+) -> None:
+    """Six batches of 64 wait in Triton's second queue; the one event goes through its first."""
+    repository = slow_triton_repository(tmp_path, batching=QUEUES)
+    message = batch_request(events(64))
+    with real_triton(repository) as triton:
+        async with gateway(triton.address, repository) as gate:
+            order: list[str] = []
+
+            async def send(name: str, call: Any) -> None:
+                await call
+                order.append(name)
+
+            batches = [
+                asyncio.ensure_future(
+                    send("batch", gate.stub.ReconstructBatch(message, timeout=60))
+                )
+                for _ in range(6)
+            ]
+            while gate.server.batcher.counts.accepted < 6 * 64:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.1)
+            single = request(next(iter(events(1))))
+            before = statistics(triton.address)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await gate.stub.Reconstruct(single, timeout=0.05)
+            await send("single", gate.stub.Reconstruct(single, timeout=60))
+            await asyncio.gather(*batches)
+            _, inferences, _ = grown(triton.address, before)
+            assert gate.engine.is_ready
+    assert caught.value.code() == Code.DEADLINE_EXCEEDED
+    assert order.index("single") <= 3
+    assert inferences % 64 == 1  # the late one was not among them

@@ -26,6 +26,7 @@ from xec_server.gateway import Gateway
 from xec_server.guard import Guard
 from xec_server.service import EventQueue, ReconstructionService, computation, forwarding
 from xec_server.settings import Address, ServerSettings
+from xec_server.warm_up import warm_up
 
 SERVICE: Final[str] = pb.DESCRIPTOR.services_by_name["Reconstruction"].full_name
 LAST_CALLS: Final = 0.2
@@ -104,6 +105,7 @@ class Server:
         """
         self.address = self._bind(self._settings.address)
         await self._set_health(_NOT_SERVING)
+        await asyncio.to_thread(warm_up, self._engine.model)
         await self._grpc.start()
         if isinstance(self._engine, Gateway):
             self._follow(self._engine)
@@ -184,7 +186,7 @@ class Server:
 def _queue_of(engine: Engine, settings: ServerSettings) -> EventQueue:
     """Batches are made in exactly one place: here, or in Triton."""
     if isinstance(engine, Gateway):
-        return Forwarder(forwarding(engine), settings.forwarding)
+        return Forwarder(forwarding(engine), settings.forwarding, engine.largest_batch)
     return Batcher(computation(engine), settings.batching)
 
 

@@ -34,18 +34,16 @@ class ForwardPolicy:
     """How events are passed on.
 
     Args:
-        size: events in one call, at most.
         queue: events that may wait here; more are refused.
         calls: at the same time; the engine can only collect what has reached it.
     """
 
-    size: int = 64
     queue: int = 1024
     calls: int = 32
 
     def __post_init__(self) -> None:
-        if min(self.size, self.queue, self.calls) < 1:
-            raise UsageError("Batch size, queue and calls at a time are at least 1.")
+        if min(self.queue, self.calls) < 1:
+            raise UsageError("The queue and the calls at a time are at least 1.")
 
 
 @dataclass(slots=True, eq=False)
@@ -64,6 +62,7 @@ class Forwarder(Generic[Item, Answer]):
             threads, `policy.calls` at a time. An exception in the place of an answer fails that
             item, one that is raised fails the items of that call.
         policy: how items are passed on.
+        largest: items that one call may hold, as it is just now.
         clock: the running event loop by default.
     """
 
@@ -71,11 +70,13 @@ class Forwarder(Generic[Item, Answer]):
         self,
         compute: Callable[[Sequence[Item], float | None], Sequence[Answer | Exception]],
         policy: ForwardPolicy,
+        largest: Callable[[], int],
         clock: Clock | None = None,
     ) -> None:
         self.counts = Counts()
         self._compute = compute
         self._policy = policy
+        self._largest = largest
         self._clock: Clock = clock or asyncio.get_running_loop()
         self._queue: deque[_Call[Item, Answer]] = deque()
         self._running: set[asyncio.Task[None]] = set()
@@ -106,7 +107,7 @@ class Forwarder(Generic[Item, Answer]):
         if self._draining:
             raise DrainingError
         self._make_room(len(items))
-        step = self._policy.size
+        step = self._largest()
         pieces = [items[start : start + step] for start in range(0, len(items), step)]
         calls = [self._call(piece, deadline) for piece in pieces]
         self.counts.accepted += len(items)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xec.engines.base import Engine, ModelInfo, Tensors
+from xec.engines.priority import Priority
 from xec.errors import EngineAway
 
 if TYPE_CHECKING:  # needs tritonclient, which a server without Triton does not have
@@ -46,6 +47,10 @@ class Gateway:
         """Why Triton is away: one sentence."""
         return self._triton.reason
 
+    def largest_batch(self) -> int:
+        """Events that go to Triton in one request."""
+        return self._triton.largest_batch
+
     def listen(self, listener: Callable[[bool], None]) -> None:
         """Call `listener` with whether events can be answered, now and at each change."""
         if self._reserve is not None:
@@ -74,8 +79,9 @@ class Gateway:
         limit = self._triton.settings.timeout if seconds is None else seconds
         share = 1.0 if self._reserve is None else _SHARE_OF_TRITON
         last = time.monotonic() + limit
+        priority = Priority.ONLINE if len(inputs["npho"]) == 1 else Priority.OFFLINE
         try:
-            return self._triton.infer_within(inputs, share * limit), self._triton.model
+            return self._triton.infer_within(inputs, share * limit, priority), self._triton.model
         except EngineAway:
             if self._reserve is None or time.monotonic() >= last:
                 raise

@@ -66,9 +66,10 @@ class EventQueue(Protocol):
         ...
 
 
-def _answer(
+def answer_to(
     work: Work, outputs: Outputs, row: int, model: ModelInfo
 ) -> pb.ReconstructResponse | Exception:
+    """The message for one event, or why there is none: an answer that is not a number."""
     if not is_finite(outputs, row):
         return ArithmeticError(
             f"The model's answer to event {work.event.event} of run {work.event.run} is not finite."
@@ -84,7 +85,7 @@ def computation(
 
     def compute(works: Sequence[Work]) -> list[pb.ReconstructResponse | Exception]:
         outputs = engine.infer(_inputs(works))
-        return [_answer(work, outputs, row, engine.model) for row, work in enumerate(works)]
+        return [answer_to(work, outputs, row, engine.model) for row, work in enumerate(works)]
 
     return compute
 
@@ -99,7 +100,7 @@ def forwarding(
     ) -> list[pb.ReconstructResponse | Exception]:
         limit = None if seconds is None else seconds - _margin(seconds)
         outputs, model = gateway.infer_within(_inputs(works), limit)
-        return [_answer(work, outputs, row, model) for row, work in enumerate(works)]
+        return [answer_to(work, outputs, row, model) for row, work in enumerate(works)]
 
     return compute
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,10 @@ class Provenance:
 
     def as_dict(self) -> dict[str, str]:
         """The fields by name, for file metadata."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in _FIELDS}
+
+
+_FIELDS = tuple(field.name for field in fields(Provenance))
 
 
 def sha256_of_bytes(content: bytes) -> str:

@@ -23,6 +23,7 @@ from xec.engines.base import ModelInfo, Tensors
 from xec.engines.golden import GOLDEN_FILE, Golden, golden_of
 from xec.engines.identity import identity
 from xec.engines.onnx_bytes import metadata_of
+from xec.engines.priority import Priority
 from xec.engines.repository import MODEL_FILE, StoredModel, read_model
 from xec.engines.triton_link import Link
 from xec.engines.triton_watch import Watch
@@ -47,6 +48,8 @@ from xec.errors import (
 
 Outputs = dict[str, NDArray[np.float32]]
 
+_IN_TIME: Final = 0.9
+"""Of a call's time: a request that Triton refuses for its age later than this is simply late."""
 _SUSPICIOUS_SILENCE: Final = 0.25
 """Seconds without any answer after which a call in vain means that Triton is away, not slow."""
 
@@ -56,7 +59,7 @@ class CallSettings:
     """How Triton is asked.
 
     Args:
-        largest_batch: events in one request; Triton's `max_batch_size`.
+        largest_batch: events in one request, where Triton's `max_batch_size` allows more.
         timeout: seconds for a call that brings no limit of its own.
         patience: seconds in which a Triton that lives says so.
         model_patience: seconds in which its model answers the golden events, under load, too.
@@ -65,7 +68,7 @@ class CallSettings:
         retry_after: seconds after which events come again that found the queue full.
     """
 
-    largest_batch: int = 64
+    largest_batch: int = 256
     timeout: float = 30.0
     patience: float = 2.0
     model_patience: float = 10.0
@@ -133,6 +136,7 @@ class TritonEngine:
         self._model = identity(stored, metadata, geometry_hash, "triton")
         self._name, self._version = stored.name, stored.folder.name
         self._golden = _golden(stored)
+        self._largest = self.settings.largest_batch
         self._link = self._candidate = self._new_link()
         self._closed = False
         self._watch = Watch(self, self.settings.look_every, self.settings.model_every)
@@ -146,6 +150,11 @@ class TritonEngine:
     def model(self) -> ModelInfo:
         """What Triton is to run."""
         return self._model
+
+    @property
+    def largest_batch(self) -> int:
+        """Events that one request may hold, as far as is known."""
+        return self._largest
 
     @property
     def is_ready(self) -> bool:
@@ -165,12 +174,15 @@ class TritonEngine:
         """`infer_within` the settings' time."""
         return self.infer_within(inputs, self.settings.timeout)
 
-    def infer_within(self, inputs: Tensors, seconds: float) -> Outputs:
+    def infer_within(
+        self, inputs: Tensors, seconds: float, priority: Priority = Priority.OFFLINE
+    ) -> Outputs:
         """Run B events; more than `largest_batch` are cut into several requests.
 
         Args:
             inputs: arrays of the contract's inputs, each (B, width), with B of 1 or more.
             seconds: until it must have answered.
+            priority: over other requests.
 
         Returns:
             Arrays of the contract's outputs, each (B, width).
@@ -181,51 +193,51 @@ class TritonEngine:
             EngineTooLate: it did not answer in time.
             EngineError: it answered with an error.
         """
+        if self._closed:
+            raise EngineError("The engine is closed.")
+        link = self._link  # before the question: it may be replaced after it
+        if not self._watch.is_ready:
+            raise EngineAway(self._watch.reason)
         last = time.monotonic() + seconds
-        step = self.settings.largest_batch
+        outputs = self._run(link, inputs, last, priority)
+        self._watch.answered()
+        return outputs
+
+    def _run(self, link: Link, inputs: Tensors, last: float, priority: Priority) -> Outputs:
+        """All events, one request after the other, until `last` by `time.monotonic`."""
+        step = self._largest
         pieces = [
             {name: values[start : start + step] for name, values in inputs.items()}
             for start in range(0, len(inputs["npho"]), step)
         ]
-        answers = [self._guarded(piece, last - time.monotonic()) for piece in pieces]
+        answers = [self._call(link, piece, last - time.monotonic(), priority) for piece in pieces]
         if len(answers) == 1:
             return answers[0]
         return {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
 
-    def _guarded(self, inputs: Tensors, seconds: float) -> Outputs:
-        if self._closed:
-            raise EngineError("The engine is closed.")
-        if not self._watch.is_ready:
-            raise EngineAway(self._watch.reason)
+    def _call(self, link: Link, inputs: Tensors, seconds: float, priority: Priority) -> Outputs:
         if seconds <= 0:
             raise EngineTooLate("The time for the call passed before it could be sent.")
-        outputs = self._call(self._link, inputs, seconds)
-        self._watch.answered()
-        return outputs
-
-    def _call(self, link: Link, inputs: Tensors, seconds: float) -> Outputs:
         sent = time.monotonic()
-        request = request_of(self._name, self._version, inputs, seconds)
+        request = request_of(self._name, self._version, inputs, seconds, priority)
         try:
             response = link.infer(request, seconds)
             return answer_of(response, self._name, len(inputs["npho"]))
         except grpc.RpcError as error:
-            raise self._error_of(link, error, sent) from error
+            in_time = time.monotonic() < sent + _IN_TIME * seconds
+            raise self._error_of(link, error, sent, in_time) from error
 
-    def _error_of(self, link: Link, error: grpc.RpcError, sent: float) -> EngineError:
+    def _error_of(
+        self, link: Link, error: grpc.RpcError, sent: float, in_time: bool
+    ) -> EngineError:
         """What a failed call means; tells the watch where it means more than that call."""
         where = f"Triton at {self._address}"
         match cause_of(error):
-            case Cause.BUSY:
-                return EngineBusy(
-                    f"{where} has no room: {text_of(error)}.", self.settings.retry_after
-                )
-            case Cause.TOO_LATE:
-                silent = time.monotonic() - max(sent, self._watch.last_answer)
-                if silent < _SUSPICIOUS_SILENCE:
-                    return EngineTooLate(f"{where} did not answer in the time of the call.")
-                self._watch.suspect()
-                return EngineAway(f"{where} does not answer.")
+            case Cause.BUSY if in_time:
+                text = f"{where} has no room: {text_of(error)}."
+                return EngineBusy(text, self.settings.retry_after)
+            case Cause.BUSY | Cause.TOO_LATE:
+                return self._late(where, sent)
             case Cause.AWAY:
                 reason = f"{where} is away: {text_of(error)}."
                 self._lose(link, reason)
@@ -235,6 +247,14 @@ class TritonEngine:
             case Cause.FAILED:
                 self._watch.suspect()
                 return EngineError(f"{where} failed: {text_of(error)}.")
+
+    def _late(self, where: str, sent: float) -> EngineError:
+        """No answer in time: from a Triton that answers others meanwhile, or none."""
+        silent = time.monotonic() - max(sent, self._watch.last_answer)
+        if silent < _SUSPICIOUS_SILENCE:
+            return EngineTooLate(f"{where} did not answer in the time of the call.")
+        self._watch.suspect()
+        return EngineAway(f"{where} does not answer.")
 
     def close(self) -> None:
         """Stop watching, give up all calls and disconnect."""
@@ -249,8 +269,7 @@ class TritonEngine:
     # --- what the watch does ----------------------------------------------------------------------
 
     def _new_link(self) -> Link:
-        batch = max(self.settings.largest_batch, len(self._golden.inputs["npho"]))
-        return Link(self._address, largest_message(batch))
+        return Link(self._address, largest_message(self.settings.largest_batch))
 
     def connect(self) -> None:
         """Connect anew, compare the configuration, run the golden events.
@@ -287,9 +306,11 @@ class TritonEngine:
                 f"Triton at {self._address} runs another {self._name} than our repository holds: "
                 f"{difference}. Start it on the same repository."
             )
+        self._largest = max(1, min(self.settings.largest_batch, config.max_batch_size))
 
     def _check_answers(self, link: Link) -> None:
-        outputs = self._call(link, self._golden.inputs, self.settings.model_patience)
+        last = time.monotonic() + self.settings.model_patience
+        outputs = self._run(link, self._golden.inputs, last, Priority.ONLINE)
         self._golden.check(outputs, f"Triton at {self._address}")
 
     def _lose(self, link: Link, reason: str) -> None:

@@ -17,6 +17,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 from xec.contract import INPUTS, OUTPUTS, Tensor, outputs_of
 from xec.engines.base import ModelInfo, Tensors
+from xec.engines.priority import Priority
 from xec.errors import EngineError
 
 _WIRE_TYPE: Final = {"float32": "FP32", "uint8": "UINT8"}
@@ -75,7 +76,7 @@ def largest_message(batch: int) -> int:
 
 
 def request_of(
-    name: str, version: str, inputs: Tensors, seconds: float
+    name: str, version: str, inputs: Tensors, seconds: float, priority: Priority
 ) -> service_pb2.ModelInferRequest:
     """The request for one batch.
 
@@ -85,9 +86,11 @@ def request_of(
         inputs: the contract's, each (B, width).
         seconds: after which Triton need not start on it any more, where its configuration lets a
             request say so.
+        priority: over other requests.
     """
     request = service_pb2.ModelInferRequest(model_name=name, model_version=version)
     request.parameters["timeout"].int64_param = max(1, int(seconds * 1e6))
+    request.parameters["priority"].uint64_param = priority
     for tensor in INPUTS:
         values = inputs[tensor.name]
         request.inputs.add(
