@@ -21,6 +21,7 @@ from xec.contract import MODEL_NAME, OUTPUTS
 from xec.detector.geometry import parametric
 from xec.engines.base import Engine
 from xec.engines.device import Device
+from xec.engines.kind import EngineKind
 from xec.engines.onnx import OnnxEngine, OnnxSettings
 from xec.engines.torch_engine import SCRIPT_FILE, from_checkpoint, from_repository
 from xec.engines.triton import TritonEngine
@@ -32,6 +33,7 @@ from xec.simulation.generator import Generator, SimulationConfig
 from xec_export.events import contract_inputs, with_dark_events
 from xec_export.onnx import to_onnx
 from xec_export.torchscript import to_torchscript
+from xec_server.engines import EngineChoice
 
 Arrays = dict[str, np.ndarray]
 TOLERANCE = 1e-4  # of |a - b| / (|b| + rms of b); float32 sums in another order carry 1e-5
@@ -200,6 +202,12 @@ def test_a_script_of_another_network_fails_at_the_golden_events(made: Made, tmp_
     add_script(version, build_reconstructor(preset("tiny"), parametric()).eval())
     with pytest.raises(ModelError, match=r"model\.pt answers the model's golden events wrongly"):
         from_repository(tmp_path)
+
+
+def test_a_server_can_run_it(made: Made, inputs: Arrays) -> None:
+    engine = EngineChoice(made.repository, kind=EngineKind.TORCH).open()
+    assert difference(engine.infer(inputs), eager(made.network, inputs)) <= TOLERANCE
+    engine.close()
 
 
 def test_a_closed_engine_says_so(made: Made, inputs: Arrays) -> None:

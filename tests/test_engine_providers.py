@@ -14,10 +14,10 @@ from xec.engines.base import tensors_of
 from xec.engines.bound import BoundSession
 from xec.engines.device import Device, buckets_up_to
 from xec.engines.onnx import OnnxEngine, OnnxSettings
-from xec.engines.onnx_model import new_session
+from xec.engines.onnx_model import ORT_ERRORS, new_session
 from xec.engines.providers import providers_of, require_active
 from xec.engines.repository import read_model
-from xec.errors import EngineError
+from xec.errors import EngineError, ModelError
 from xec.event import EventBatch
 
 Events = Callable[..., EventBatch]
@@ -59,11 +59,32 @@ def test_the_configuration_of_a_gpu_is_complete(
     providers = providers_of(device, 16)
     assert providers[0][0] == NAMES[device]
     assert providers[-1][0] == "CPUExecutionProvider"
-    graphs = [o for _, options in providers for o in options.items() if "cuda_graph" in o[0]]
-    assert [value for _, value in graphs].count("1") == 1  # one of them records
+    graphs = {key: v for _, options in providers for key, v in options.items() if "graph" in key}
+    assert list(graphs.values()).count("1") == 1  # one of them records
     if device is Device.TENSORRT:
         shapes = providers[0][1]["trt_profile_max_shapes"].split(",")
         assert shapes == [f"{tensor.name}:16x{tensor.width}" for tensor in INPUTS]
+
+
+def test_a_model_that_cannot_be_recorded_runs_without(
+    stub_repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ONNX Runtime's refusal, said in its place: the machine of the tests has no GPU."""
+    tried = []
+
+    def refuse_graphs(content: bytes, options: object, providers: list[tuple[str, dict]]) -> None:
+        tried.append(providers[0][1]["enable_cuda_graph"])
+        if tried[-1] == "1":
+            raise ORT_ERRORS[1]("[ONNXRuntimeError] : 1 : FAIL : no graph capture for this model")
+        raise ORT_ERRORS[1]("[ONNXRuntimeError] : 1 : FAIL : something else")
+
+    every = [*NAMES.values(), "CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: every)
+    monkeypatch.setattr(ort, "InferenceSession", refuse_graphs)
+    with pytest.raises(ModelError, match="something else"):
+        new_session(read_model(stub_repository), 1, Device.CUDA, 4)
+    assert tried == ["1", "0"]
+    assert "without recorded graphs" in caplog.text
 
 
 def test_a_gpu_gets_one_session_unless_told_otherwise() -> None:

@@ -31,6 +31,7 @@ from xec.engines.device import Device, buckets_up_to
 from xec.engines.golden import GOLDEN_FILE, golden_of
 from xec.engines.onnx_bytes import check_self_contained
 from xec.engines.onnx_model import ORT_ERRORS, model_info, new_session, reason_of
+from xec.engines.providers import records_graphs
 from xec.engines.repository import MODEL_FILE, StoredModel, read_model
 from xec.errors import EngineError, ModelError, UsageError
 
@@ -86,7 +87,8 @@ def _runner(
     session: ort.InferenceSession, settings: OnnxSettings, outputs: Sequence[Tensor]
 ) -> Run:
     if settings.device.is_gpu:
-        return BoundSession(session, settings.buckets, outputs, "cuda", graphs=True).run
+        graphs = records_graphs(session)
+        return BoundSession(session, settings.buckets, outputs, "cuda", graphs).run
     names = [tensor.name for tensor in outputs]
 
     def run(inputs: Tensors) -> Outputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Final
 
@@ -30,6 +31,10 @@ ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
 )
 _ORT_TYPE: Final = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 _ORT_LOG_ERRORS: Final = 3
+_NO_GRAPHS: Final = "graph capture"
+"""In ONNX Runtime's words about a model with nodes that CUDA does not run."""
+
+log = logging.getLogger(__name__)
 
 
 def reason_of(error: Exception) -> str:
@@ -46,7 +51,6 @@ def new_session(
         ModelError: ONNX Runtime cannot run these bytes.
         EngineError: the device is not there, or ONNX Runtime does not use it.
     """
-    providers = providers_of(device, largest_batch)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -54,7 +58,7 @@ def new_session(
     # Idle threads sleep: the cores are shared with the acquisition and with the other sessions.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = ort.InferenceSession(stored.content, options, providers=providers)
+        session = _session(stored.content, options, device, largest_batch)
     except ORT_ERRORS as error:
         raise ModelError(
             f"{stored.folder / MODEL_FILE} is not a model that ONNX Runtime can run: "
@@ -62,6 +66,21 @@ def new_session(
         ) from error
     require_active(session, device)
     return session
+
+
+def _session(
+    content: bytes, options: ort.SessionOptions, device: Device, largest_batch: int
+) -> ort.InferenceSession:
+    """A session; on CUDA without recorded graphs where the model does not allow them."""
+    try:
+        providers = providers_of(device, largest_batch)
+        return ort.InferenceSession(content, options, providers=providers)
+    except ORT_ERRORS as error:
+        if device is not Device.CUDA or _NO_GRAPHS not in str(error):
+            raise
+        log.warning("CUDA runs this model without recorded graphs: %s", reason_of(error))
+        providers = providers_of(device, largest_batch, graphs=False)
+        return ort.InferenceSession(content, options, providers=providers)
 
 
 def _signature(nodes: Sequence[ort.NodeArg]) -> dict[str, tuple[str, list[int | str | None]]]:

@@ -8,7 +8,9 @@ Provider options: onnxruntime.ai/docs/execution-providers, CUDA and TensorRT.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import onnxruntime as ort
@@ -26,8 +28,6 @@ _OPTIONS: Final[Mapping[Device, Mapping[str, str]]] = {
     Device.CPU: {},
     Device.CUDA: {
         "device_id": "0",
-        # One graph of launches per batch size: a small network is bound by launches otherwise.
-        "enable_cuda_graph": "1",
         # Only what is needed, in exact steps: the GPU may be shared with a training.
         "arena_extend_strategy": "kSameAsRequested",
         "cudnn_conv_algo_search": "EXHAUSTIVE",
@@ -37,13 +37,16 @@ _OPTIONS: Final[Mapping[Device, Mapping[str, str]]] = {
     Device.TENSORRT: {
         "device_id": "0",
         "trt_cuda_graph_enable": "1",
+        # Building an engine takes minutes.
         "trt_engine_cache_enable": "1",
         "trt_fp16_enable": "0",
     },
 }
 
 
-def providers_of(device: Device, largest_batch: int) -> list[tuple[str, dict[str, Any]]]:
+def providers_of(
+    device: Device, largest_batch: int, graphs: bool = True
+) -> list[tuple[str, dict[str, Any]]]:
     """The providers of a session on a device, the wanted one first.
 
     Nodes that TensorRT cannot take go to CUDA, and what neither takes (shapes) to the CPU.
@@ -51,6 +54,8 @@ def providers_of(device: Device, largest_batch: int) -> list[tuple[str, dict[str
     Args:
         device: where to compute.
         largest_batch: events in one call; TensorRT builds its engine for 1 up to this.
+        graphs: record the launches of each batch size on CUDA; a small network is bound by them
+            otherwise. TensorRT does so by itself, and two that record would disturb each other.
 
     Raises:
         EngineError: this build of ONNX Runtime does not have the provider.
@@ -64,9 +69,22 @@ def providers_of(device: Device, largest_batch: int) -> list[tuple[str, dict[str
     options = {member: dict(_OPTIONS[member]) for member in chain}
     if device is Device.TENSORRT:
         options[Device.TENSORRT].update(_profiles(largest_batch))
-        # Graphs are captured by the outer provider; two that capture would disturb each other.
-        options[Device.CUDA]["enable_cuda_graph"] = "0"
+        options[Device.TENSORRT]["trt_engine_cache_path"] = str(_cache_folder())
+    if device is Device.CUDA:
+        options[Device.CUDA]["enable_cuda_graph"] = "1" if graphs else "0"
     return [(_PROVIDER[member], options[member]) for member in chain]
+
+
+def _cache_folder() -> Path:
+    """Where TensorRT keeps the engines that it built: `XDG_CACHE_HOME`, or `~/.cache`."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "xec-reconstruct" / "tensorrt"
+
+
+def records_graphs(session: ort.InferenceSession) -> bool:
+    """Whether the CUDA provider of a session records its launches."""
+    options = session.get_provider_options().get(_PROVIDER[Device.CUDA], {})
+    return str(options.get("enable_cuda_graph", "0")) == "1"
 
 
 def _profiles(largest_batch: int) -> dict[str, str]:
