@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import xec.answer
 from xec.engines.onnx import OnnxEngine, OnnxSettings
 from xec.engines.onnx_bytes import metadata_of
 from xec.engines.repository import read_model
+from xec.reliability.dead_light import DeadLight
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_server import warm_up as module
 from xec_server.warm_up import warm_up
 
+HALF_HIDDEN = DeadLight(0.5, np.array([10.0, 1000.0]), np.array([5.0, 50.0]), 1.0)
 SHIPPED = Path(__file__).parents[1] / "model_repository"
 
 
@@ -36,7 +40,9 @@ def test_it_takes_every_way_that_a_request_can_take(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         module, "answer_to", lambda *given: answered.append(original(*given)) or answered[-1]
     )
-    warm_up(OnnxEngine(SHIPPED, OnnxSettings(sessions=1, largest_batch=1)).model)
+    known = OnnxEngine(SHIPPED, OnnxSettings(sessions=1, largest_batch=1)).model
+    limits = replace(known.reliability, dead_light=HALF_HIDDEN)
+    warm_up(replace(known, reliability=limits))
     assert {"features_of", "with_baseline"} == set(taken)
     assert all(isinstance(answer, pb.ReconstructResponse) for answer in answered)
     assert answered[0].flags.too_much_dead_light
