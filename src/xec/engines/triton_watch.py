@@ -150,9 +150,13 @@ class Watch:
                 self._look() if self._ready else self._connect()
             except XecError as error:
                 self._refused(error)
-            except ValueError:  # a call on a channel that `stop` was followed by closing
-                if not self._closed:
-                    raise
+            except Exception:
+                # A defect, unless `stop` was followed by closing what is in use here. Whatever it
+                # is, without this thread nobody would find Triton again.
+                if self._closed:
+                    return
+                log.exception("looking at Triton failed")
+                self.lost("The gateway failed to look at Triton: see its log.")
 
     def _connect(self) -> None:
         self._subject.connect()
