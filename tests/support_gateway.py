@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,10 @@ class RealTriton:
         self._server = start(TritonSettings(repository, grpc_port=port))
 
     def stop(self) -> None:
+        """The short way: how Triton ends by itself is another file's subject."""
+        with suppress(ProcessLookupError, FileNotFoundError):
+            for process in children(self._server.process_id):
+                os.kill(process, signal.SIGKILL)
         self._server.stop()
 
 
@@ -209,9 +213,13 @@ class Gate:
 
 @asynccontextmanager
 async def gateway(
-    address: str, repository: Path, fallback: bool = False, **settings: Any
+    address: str,
+    repository: Path,
+    fallback: bool = False,
+    calls: CallSettings = QUICK,
+    **settings: Any,
 ) -> AsyncIterator[Gate]:
-    engine = TritonEngine(address, repository, QUICK)
+    engine = TritonEngine(address, repository, calls)
     reserve = OnnxEngine(repository, OnnxSettings(sessions=1)) if fallback else None
     server = Server(
         Gateway(engine, reserve),

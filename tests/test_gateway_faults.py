@@ -10,6 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from support_gateway import Load, RealTriton, gateway, real_triton, stub_triton_repository
+from xec.engines.triton import CallSettings
 
 Status = health_pb2.HealthCheckResponse
 TIMEOUT = 3.0
@@ -70,15 +71,17 @@ async def test_held_under_load(triton: RealTriton, repository: Path) -> None:
 async def test_a_call_that_finds_it_held_is_unavailable_within_its_deadline(
     triton: RealTriton, repository: Path
 ) -> None:
-    """Also where the deadline comes before the gateway has made sure."""
-    async with gateway(triton.address, repository) as gate:
-        load = Load(gate.stub, timeout=0.45)
+    """Also where the deadline comes long before the gateway has made sure."""
+    async with gateway(triton.address, repository, calls=CallSettings(patience=20)) as gate:
+        load = Load(gate.stub, timeout=1.0)
         await load.answered(20)
         triton.hold()
-        await gate.until(ready=False)
+        while load.tally.refused < 8:
+            await asyncio.sleep(0.02)
         triton.release()
-        await gate.until(ready=True)
+        await load.answered(20)
         tally = await load.end()
+    assert gate.health == [Status.SERVING]
     assert tally.sent == tally.right + tally.refused
     assert tally.codes.keys() == {"UNAVAILABLE"}
 
