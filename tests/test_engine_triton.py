@@ -193,7 +193,7 @@ def test_a_version_that_triton_does_not_have_is_waited_for(
     (repository / MODEL_NAME / "1").rename(repository / MODEL_NAME / "2")
     engine = TritonEngine(triton.address, repository, QUICK)
     try:
-        with pytest.raises(EngineAway, match="does not serve reconstruct version 2"):
+        with pytest.raises(EngineAway, match="no Triton with reconstruct version 2"):
             engine.infer(tensors_of(events(1)))
     finally:
         engine.close()
@@ -278,9 +278,7 @@ def test_a_worker_that_hangs_is_found_by_golden_events(repository: Path) -> None
 def test_nothing_listens(repository: Path, events: Events) -> None:
     engine = TritonEngine("127.0.0.1:1", repository, QUICK)
     try:
-        with pytest.raises(
-            EngineAway, match="does not serve reconstruct version 1: failed to conn"
-        ):
+        with pytest.raises(EngineAway, match="There is no Triton .*: nothing listens there"):
             engine.infer(tensors_of(events(1)))
     finally:
         engine.close()

@@ -136,8 +136,6 @@ class Server:
             loop.call_soon_threadsafe(tell, can)
 
         gateway.listen(changed)
-        if gateway.reason:
-            log.info("waiting: %s", gateway.reason)
 
     async def _can_answer(self, can: bool) -> None:
         await self._set_health(_SERVING if can and not self._stopping else _NOT_SERVING)

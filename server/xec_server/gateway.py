@@ -42,11 +42,6 @@ class Gateway:
         """What Triton is to run."""
         return self._triton.model
 
-    @property
-    def reason(self) -> str:
-        """Why Triton is away: one sentence."""
-        return self._triton.reason
-
     def largest_batch(self) -> int:
         """Events that go to Triton in one request."""
         return self._triton.largest_batch

@@ -297,8 +297,8 @@ class TritonEngine:
             config = link.config(self._name, self._version, self.settings.patience)
         except grpc.RpcError as error:
             raise EngineAway(
-                f"Triton at {self._address} does not serve {self._name} version {self._version}: "
-                f"{text_of(error)}."
+                f"There is no Triton with {self._name} version {self._version} at "
+                f"{self._address}: {text_of(error)}."
             ) from error
         difference = config_difference(config, self._name, self._model)
         if difference:

@@ -31,6 +31,7 @@ _QUEUE_FULL: Final = "maximum queue size"
 _QUEUE_TIMEOUT: Final = "timeout expired"
 # Triton 2.51 says INTERNAL of a process of its Python backend that has died, and starts no other.
 _WORKER_DEAD: Final = "is not healthy"
+_NO_CONNECTION: Final = "failed to connect"  # in gRPC's words, with much else
 
 
 class Cause(Enum):
@@ -64,7 +65,8 @@ def cause_of(error: grpc.RpcError) -> Cause:
 
 def text_of(error: grpc.RpcError) -> str:
     """What the other side, or gRPC, says of a failed call, in one line."""
-    return " ".join((error.details() or error.code().name).split())[:300].rstrip(".")
+    text = " ".join((error.details() or error.code().name).split())[:300].rstrip(".")
+    return "nothing listens there, or it is out of reach" if _NO_CONNECTION in text else text
 
 
 def largest_message(batch: int) -> int:
