@@ -278,7 +278,7 @@ def test_a_worker_that_hangs_is_found_by_golden_events(repository: Path) -> None
 def test_nothing_listens(repository: Path, events: Events) -> None:
     engine = TritonEngine("127.0.0.1:1", repository, QUICK)
     try:
-        with pytest.raises(EngineAway, match="There is no Triton .*: nothing listens there"):
+        with pytest.raises(EngineAway, match=r"There is no Triton .*: nothing listens there"):
             engine.infer(tensors_of(events(1)))
     finally:
         engine.close()
