@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from xec.contract import CONTRACT_VERSION, INPUTS, OUTPUTS
+from conftest import build_stub_model, stub_answers
+from xec.contract import CONTRACT_VERSION, INPUTS, OUTPUTS, Tensor
+from xec.detector.channels import N_CHANNELS
 from xec.detector.geometry import parametric
 from xec.engines.golden import GOLDEN_FILE, Golden, golden_bytes
 from xec.engines.onnx import OnnxEngine, OnnxSettings
@@ -34,11 +36,16 @@ needs_triton = pytest.mark.skipif(
 
 
 def configuration(
-    name: str, parameters: Mapping[str, str] | None = None, *, max_batch: int = 64, more: str = ""
+    name: str,
+    parameters: Mapping[str, str] | None = None,
+    *,
+    outputs: tuple[Tensor, ...] = OUTPUTS,
+    max_batch: int = 64,
+    more: str = "",
 ) -> str:
     """A `config.pbtxt` of the contract's tensors."""
 
-    def tensors(kind: str, entries: tuple[Any, ...]) -> str:
+    def tensors(kind: str, entries: tuple[Tensor, ...]) -> str:
         return "".join(
             f'{kind} {{ name: "{t.name}" data_type: {TYPES[t.dtype]} dims: [ {t.width} ] }}\n'
             for t in entries
@@ -50,7 +57,7 @@ def configuration(
     )
     return (
         f'name: "{name}"\nbackend: "onnxruntime"\nmax_batch_size: {max_batch}\n'
-        f"{tensors('input', INPUTS)}{tensors('output', OUTPUTS)}{settings}"
+        f"{tensors('input', INPUTS)}{tensors('output', outputs)}{settings}"
         f"instance_group {{ kind: KIND_CPU count: 1 }}\n{more}"
     )
 
@@ -82,6 +89,50 @@ def add_model(
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder.parent / "config.pbtxt").write_text(config)
     return folder
+
+
+def add_half(folder: Path) -> None:
+    sensors = tuple(tensor for tensor in OUTPUTS if tensor.width == N_CHANNELS)
+    model = build_stub_model()
+    for output in list(model.graph.output):
+        if output.name not in {tensor.name for tensor in sensors}:
+            model.graph.output.remove(output)
+    inputs = uniform_events(5)
+    answers = stub_answers(inputs)
+    golden = Golden(inputs, {t.name: answers[t.name].astype("f4") for t in sensors})
+    config = configuration("half", outputs=sensors, max_batch=2)
+    add_model(folder, "half", model.SerializeToString(), config, golden)
+
+
+def fragile_model() -> bytes:
+    """The stub, which looks up the first sensor's photons in a table of 1000 rows and adds 0."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = build_stub_model()
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == "energy" else name for name in node.output]
+    constants = {
+        "first": np.array([0]),
+        "table": np.zeros(1000, dtype="f4"),
+    }
+    for name, value in constants.items():
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    model.graph.node.extend(
+        [
+            helper.make_node("Gather", ["npho", "first"], ["photons"], axis=1),
+            helper.make_node("Cast", ["photons"], ["row"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["table", "row"], ["zero"]),
+            helper.make_node("Add", ["before", "zero"], ["energy"]),
+        ]
+    )
+    return bytes(model.SerializeToString())
+
+
+def uniform_events(count: int) -> dict[str, np.ndarray]:
+    """Events that differ in their light."""
+    light = np.linspace(100, 500, count, dtype="f4")[:, None] * np.ones((1, N_CHANNELS), "f4")
+    valid = np.ones((count, N_CHANNELS), "u1")
+    return {"npho": light, "time": np.zeros_like(light), "npho_valid": valid, "time_valid": valid}
 
 
 def shipped_model() -> bytes:
@@ -118,7 +169,10 @@ class Served:
 
 
 def main_repository(folder: Path) -> Path:
-    """`reconstruct` with dynamic batching, `steady` reproducible, both the shipped model."""
+    """`reconstruct` with dynamic batching, `steady` reproducible, both the shipped model; and
+    `half`, the stub without what it says of the gamma, in requests of at most two events; and
+    `fragile`, the stub which fails on what it is told to.
+    """
     content = shipped_model()
     engine = OnnxEngine(SHIPPED, OnnxSettings(sessions=1))
     golden = golden_by(engine, sample(4))
@@ -128,6 +182,9 @@ def main_repository(folder: Path) -> Path:
     add_model(folder, "reconstruct", content, plain, golden)
     steady = configuration("steady", {**sha256, "reproducible": "true"}, more=BATCHING)
     add_model(folder, "steady", content, steady)
+    add_half(folder)
+    fragile = configuration("fragile", more=BATCHING)
+    add_model(folder, "fragile", fragile_model(), fragile)
     return folder
 
 

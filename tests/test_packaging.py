@@ -117,7 +117,7 @@ def test_wheel_brings_the_commands(wheel: Path, members: list[str]) -> None:
     (name,) = [name for name in members if name.endswith("entry_points.txt")]
     with zipfile.ZipFile(wheel) as archive:
         text = archive.read(name).decode()
-    for command in ("simulate", "train", "export", "serve", "reconstruct", "display", "evaluate"):
+    for command in ("simulate", "train", "export", "serve", "triton", "reconstruct", "evaluate"):
         assert f"{command} = " in text
 
 
@@ -152,7 +152,7 @@ def test_help_without_torch_shows_only_what_works() -> None:
         for line in done.stdout.partition("Commands")[2].splitlines()
         if line.startswith("│ ") and line[2] != " "
     }
-    assert {"serve", "reconstruct", "display"} <= listed
+    assert {"serve", "triton", "reconstruct", "display"} <= listed
     assert listed.isdisjoint({"simulate", "train", "export"})
 
 
@@ -181,7 +181,7 @@ def test_version_names_the_distribution() -> None:
     assert done.stdout.startswith("xec 0.")
 
 
-@pytest.mark.parametrize("command", ["serve", "reconstruct", "display", "evaluate"])
+@pytest.mark.parametrize("command", ["serve", "triton", "reconstruct", "display", "evaluate"])
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     done = xec_without_torch(command, "--help")
     assert done.returncode == 0

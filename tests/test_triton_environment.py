@@ -153,11 +153,20 @@ def test_an_incomplete_environment_is_built_again(
     assert "Traceback" not in done.stderr
 
 
+@needs_triton
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(EngineError, match=r"is no environment of Triton's: it holds no bin/python"):
         provide(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@needs_triton
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    path = tmp_path / "environment"
+    path.write_text("")
+    with pytest.raises(EngineError, match="is a file: name a folder"):
+        provide(path)
 
 
 @needs_triton

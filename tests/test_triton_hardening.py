@@ -61,7 +61,7 @@ def port_of(address: str | None) -> int:
 def test_it_listens_on_this_machine_only(served: Served) -> None:
     """On two ports, gRPC and metrics: so there is no HTTP, on whatever port."""
     processes = {served.triton.process_id, *descendants(served.triton.process_id)}
-    assert len(processes) >= 4  # the guard, Triton, a process for each model
+    assert len(processes) >= 6  # the guard, Triton, a process for each model
     grpc, metrics = port_of(served.triton.address), port_of(served.triton.metrics)
     assert listening(processes) == {("127.0.0.1", grpc), ("127.0.0.1", metrics)}
 
@@ -119,5 +119,5 @@ def test_other_calls_are_open(served: Served) -> None:
 
 
 def test_only_the_models_asked_for_are_served(served: Served) -> None:
-    assert served.triton.models == ("reconstruct", "steady")
+    assert served.triton.models == ("fragile", "half", "reconstruct", "steady")
     assert not served.client.is_model_ready("inpaint")

@@ -56,7 +56,8 @@ class Started:
     def __post_init__(self) -> None:
         command = command_of(self.named("tritonserver"))
         self.prefix = command.partition("shm-region-prefix-name=")[2].split()[0]
-        assert len(self.shared_memory()) == 1
+        (name,) = self.shared_memory()
+        assert (SHARED_MEMORY / name).stat().st_mode & 0o077 == 0  # of nobody else's concern
 
     def below(self) -> frozenset[int]:
         return descendants(self.process.pid)
@@ -92,24 +93,32 @@ def alive(process_ids: frozenset[int]) -> list[int]:
     return [process_id for process_id in process_ids if runs(process_id)]
 
 
-@contextmanager
-def xec_triton(repository: Path, folder: Path) -> Iterator[Started]:
-    ready = folder / "ready"
+def popen(repository: Path, folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "xec", "triton", "--model", str(repository)]
-    process = subprocess.Popen(
-        [*command, "--grpc-port", "0", "--ready-file", str(ready)],
+    return subprocess.Popen(
+        [*command, "--grpc-port", "0", "--ready-file", str(folder / "ready")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(folder)},
     )
+
+
+@contextmanager
+def xec_triton(repository: Path, folder: Path) -> Iterator[Started]:
+    ready = folder / "ready"
+    process = popen(repository, folder)
+    below: frozenset[int] = frozenset()
     try:
         assert until(lambda: ready.exists() or process.poll() is not None)
         assert process.poll() is None, process.communicate()
+        below = descendants(process.pid)
         yield Started(process, ready.read_text().strip(), folder, ready)
     finally:
         process.kill()
         process.communicate()
+        for process_id in alive(below):  # a test that failed leaves nothing behind either
+            os.kill(process_id, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -173,6 +182,27 @@ def test_a_death_inside_is_reported(
         assert error.count("\n") == 1
         assert alive(below) == []
         assert started.left() == []
+        assert not started.ready.exists()
+
+
+def test_a_signal_while_it_starts_ends_it_too(repository: Path, tmp_path: Path) -> None:
+    process = popen(repository, tmp_path)
+    try:
+        below: frozenset[int] = frozenset()
+
+        def started() -> bool:
+            nonlocal below
+            below = descendants(process.pid)
+            return len(below) >= 2
+
+        assert until(started)
+        process.terminate()
+        _, error = process.communicate(timeout=40)
+    finally:
+        process.kill()
+    assert (process.returncode, error) == (128 + signal.SIGTERM, "")
+    assert alive(below) == []
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
 def test_the_library_call_stops_at_the_end_of_its_block(repository: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import build_stub_model
 from support_triton import add_model, configuration, needs_triton
-from xec.errors import EngineError, ModelError, ServiceError
+from xec.errors import EngineError, FileError, ModelError, ServiceError
 from xec_server.triton.launcher import TritonSettings, start
 from xec_server.triton.reason import reason_of
 
@@ -104,6 +104,7 @@ def test_a_damaged_repository(
     ("settings", "reason"),
     [
         ({"models": ("stub", "inpaint")}, "has no model named inpaint"),
+        ({"models": ("../repository",)}, "'../repository' is no name of a model"),
         ({"flavour": "cuda"}, "stub has no flavour cuda; it has none: leave out --flavour"),
     ],
 )
@@ -117,6 +118,18 @@ def test_what_the_repository_does_not_have(
 def test_no_repository(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="There is no model repository at"):
         start(TritonSettings(tmp_path / "none"))
+
+
+@needs_triton
+@pytest.mark.parametrize("option", ["--log", "--ready-file"])
+def test_a_file_that_cannot_be_written(repository: Path, option: str) -> None:
+    """Found late, the ready file ends a Triton that runs."""
+    path = repository / "none" / "file"
+    done = xec_triton("--model", repository, "--grpc-port", "0", option, path)
+    assert done.returncode == FileError.exit_code
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"xec: {path} cannot be written: ")
+    assert done.stderr.count("\n") == 1
 
 
 UVW = 'output { name: "uvw" data_type: TYPE_FP32 dims: [ 3 ] }'

@@ -16,9 +16,9 @@ from xec.contract import INPUTS, OUTPUTS
 from xec.errors import ModelError
 from xec.lineage import sha256_of_bytes
 from xec_server.triton import layout
-from xec_server.triton.shim.calls import events_of, in_pieces, joined_run
+from xec_server.triton.shim.calls import answers_of, events_of, in_pieces, joined_run
 from xec_server.triton.shim.model_file import new_session, uniform
-from xec_server.triton.shim.settings import Settings, settings_of
+from xec_server.triton.shim.settings import Settings, settings_of, usable_cores
 
 CONTENT = build_stub_model().SerializeToString()
 PACKAGE = Path(layout.__file__).parent
@@ -208,6 +208,12 @@ def test_a_gpu_that_the_runtime_has_not_is_refused(tmp_path: Path) -> None:
         load(version_folder(tmp_path, CONTENT), device=0)
 
 
+def test_calls_side_by_side_are_counted_by_cores() -> None:
+    assert settings_of(config()).calls_at_once == 1
+    assert settings_of(config({"calls_at_once": "3"})).calls_at_once == 3
+    assert settings_of(config({"calls_at_once": "0"})).calls_at_once == usable_cores() >= 1
+
+
 def doubled(inputs: Any) -> dict[str, np.ndarray]:
     """A computation whose answer tells event from event, and counts its calls."""
     calls.append(len(inputs["a"]))
@@ -217,15 +223,31 @@ def doubled(inputs: Any) -> dict[str, np.ndarray]:
 calls: list[int] = []
 
 
+@pytest.mark.parametrize("at_once", [1, 3])
 @pytest.mark.parametrize(("largest", "sizes"), [(64, [6]), (4, [4, 2]), (1, [1] * 6)])
-def test_requests_are_joined_cut_and_parted(largest: int, sizes: list[int]) -> None:
+def test_requests_are_joined_cut_and_parted(largest: int, sizes: list[int], at_once: int) -> None:
     calls.clear()
     events = np.random.default_rng(3).normal(size=(6, 5))
     requests = [{"a": events[0:1]}, {"a": events[1:4]}, {"a": events[4:6]}]
-    answers = joined_run(requests, in_pieces(doubled, largest))
-    assert calls == sizes
+    answers = joined_run(requests, in_pieces(doubled, largest, at_once))
+    assert sorted(calls, reverse=True) == sizes
     assert [len(answer["out"]) for answer in answers] == [1, 3, 2]
     np.testing.assert_array_equal(np.concatenate([a["out"] for a in answers]), 2 * events)
+
+
+def test_an_error_hits_the_request_that_causes_it() -> None:
+    def roots(inputs: Any) -> dict[str, np.ndarray]:
+        if (inputs["a"] < 0).any():
+            raise ArithmeticError("a root of a negative number")
+        return {"out": np.sqrt(inputs["a"])}
+
+    requests = [{"a": np.array([[4.0]])}, {"a": np.array([[9.0], [-1.0]])}, {"a": np.ones((1, 1))}]
+    first, second, third = answers_of(requests, roots)
+    assert isinstance(first, dict)
+    assert isinstance(third, dict)
+    assert (first["out"], third["out"]) == ([[2.0]], [[1.0]])
+    assert isinstance(second, ArithmeticError)
+    assert [type(answer) for answer in answers_of(requests[:1], roots)] == [dict]
 
 
 def test_a_request_that_contradicts_itself_is_refused() -> None:

@@ -52,7 +52,7 @@ def triton(
 ) -> None:
     """Serve a model repository with NVIDIA's Triton, on this machine only.
 
-    Its Python environment (about 600 MB) is built at the first start.
+    Its Python environment (300 MB) is built at the first start.
 
     Example: xec triton --model model_repository --grpc-port 8001
     """
@@ -71,11 +71,16 @@ def triton(
         log=log,
     )
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    with console.status("") as status, running(settings, status.update) as server:
+    with (
+        console.status("starting Triton") as status,
+        running(settings, status.update if console.is_terminal else console.print) as server,
+    ):
         status.stop()
+        told_to_stop = _signals()
         with _ready(ready_file, server):
             _announce(server)
-            _until_told_to_stop(server)
+            while not told_to_stop.wait(_POLL_SECONDS):
+                server.check_alive()
 
 
 @contextmanager
@@ -92,13 +97,12 @@ def _ready(path: Path | None, server: Triton) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _until_told_to_stop(server: Triton) -> None:
-    """Until SIGTERM or SIGINT, or the end of Triton, which is an error."""
+def _signals() -> threading.Event:
+    """Is set by SIGTERM or SIGINT, which end nothing by themselves any more."""
     told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.set())
-    while not told.wait(_POLL_SECONDS):
-        server.check_alive()
+    return told
 
 
-COMMAND = Command(run=triton, needs=("grpc", "tritonclient"), extra="triton")
+COMMAND = Command(run=triton, needs=("grpc", "packaging", "tritonclient"), extra="triton")

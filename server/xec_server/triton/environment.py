@@ -128,10 +128,14 @@ def _first_missing(packages: Path, pin: str) -> str:
 def _is_foreign(folder: Path) -> bool:
     if not folder.exists() or (folder / MARKER).exists():
         return False
+    if not folder.is_dir():
+        return True
     return any(folder.iterdir()) and not (folder / f"{MARKER}.part").exists()
 
 
 def _as_it_is(environment: Environment) -> Environment:
+    if not environment.folder.is_dir():
+        raise EngineError(f"{environment.folder} is a file: name a folder with --environment.")
     for needed in (environment.scripts / "python", environment.server):
         if not needed.exists():
             raise EngineError(

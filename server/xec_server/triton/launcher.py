@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -24,6 +24,7 @@ import tritonclient.grpc as triton
 
 from xec.engines.repository import read_model
 from xec.errors import EngineError, ModelError
+from xec.io.output import writing
 from xec_server.triton import guard
 from xec_server.triton.arguments import LOOPBACK, Listening, command_line, variables
 from xec_server.triton.environment import Environment, Progress, provide
@@ -35,6 +36,7 @@ from xec_server.triton.reason import port_in_use, reason_of
 GRACE_SECONDS: Final = 15.0
 """For Triton to end by itself: its own limit for calls in flight and some for the stubs."""
 
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108
 _LAST_SECONDS: Final = 10.0
 _CONFIG: Final = "config.pbtxt"
 
@@ -91,7 +93,7 @@ class Triton:
         command = command_line(
             environment, layout, listening, settings.flavour, self._shared_memory
         )
-        with self.log.open("wb") as log:
+        with writing(self.log), self.log.open("wb") as log:
             self._process = self._guarded(command, variables(environment), log)
         self._computing: frozenset[int] = frozenset()
 
@@ -125,9 +127,16 @@ class Triton:
                 "not notice and refuses every event: start it again."
             )
 
-    def remember_processes(self) -> None:
-        """From now on, the end of a process in which models run is an end of Triton."""
+    def settle(self) -> None:
+        """Watch the processes that run the models, and close their memory to other users.
+
+        Triton makes its shared memory readable for all, whatever the file mode mask says; events
+        and answers pass through it.
+        """
         self._computing = descendants(self._process.pid)
+        for region in SHARED_MEMORY.glob(f"{self._shared_memory}*"):
+            with suppress(FileNotFoundError):  # Triton has just died: `check_alive` will tell
+                region.chmod(0o600)
 
     def wait(self, seconds: float) -> bool:
         """Wait for Triton's end; whether it came."""
@@ -156,15 +165,12 @@ def start(settings: TritonSettings, progress: Progress = _ignore) -> Triton:
     Raises:
         ModelError: a model is missing, altered, contradicts its configuration or answers wrongly.
         ServiceError: a port is in use.
+        FileError: the log cannot be written.
         EngineError: Triton cannot run here, its environment cannot be built, or it fails.
     """
     models = _checked_models(settings)
     environment = provide(settings.environment, progress)
-    listening = Listening(
-        _free_port(settings.grpc_port),
-        None if settings.metrics_port is None else _free_port(settings.metrics_port),
-    )
-    progress(f"starting Triton with {', '.join(models)}")
+    listening = _free_ports(settings.grpc_port, settings.metrics_port)
     folder = Path(tempfile.mkdtemp(prefix="xec-triton-"))
     try:
         server = Triton(settings, models, listening, folder, environment)
@@ -194,7 +200,7 @@ def _wait_until_right(server: Triton, settings: TritonSettings) -> None:
     with triton.InferenceServerClient(server.address) as client:
         for name in server.models:
             check_answers(client, settings.repository, name)
-    server.remember_processes()
+    server.settle()
 
 
 def _checked_models(settings: TritonSettings) -> tuple[str, ...]:
@@ -206,6 +212,8 @@ def _checked_models(settings: TritonSettings) -> tuple[str, ...]:
         if not names:
             raise ModelError(f"{repository} holds no model: no folder with a {_CONFIG}.")
     for name in names or ("reconstruct",):
+        if Path(name).name != name:
+            raise ModelError(f"{name!r} is no name of a model: it is one folder's.")
         read_model(repository, name)
         _check_flavour(repository / name, settings.flavour)
     return names
@@ -226,12 +234,18 @@ def _check_flavour(model: Path, flavour: str | None) -> None:
         )
 
 
-def _free_port(wanted: int) -> int:
-    """The port itself when it is free, or any free one for 0."""
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((LOOPBACK, wanted))
-        except OSError as error:
-            raise port_in_use(f"{LOOPBACK}:{wanted}") from error
-        return int(trial.getsockname()[1])
+def _free_ports(grpc: int, metrics: int | None) -> Listening:
+    """The ports themselves where they are free, and any free ones for 0."""
+    with ExitStack() as held:
+        ports = [_bound(held, port) for port in (grpc, metrics) if port is not None]
+    return Listening(*ports)
+
+
+def _bound(held: ExitStack, wanted: int) -> int:
+    trial = held.enter_context(socket.socket())
+    trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        trial.bind((LOOPBACK, wanted))
+    except OSError as error:
+        raise port_in_use(f"{LOOPBACK}:{wanted}") from error
+    return int(trial.getsockname()[1])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from xec_server.triton.shim.calls import Arrays, events_of, in_pieces, joined_run
+from xec_server.triton.shim.calls import Arrays, answers_of, events_of, in_pieces
 from xec_server.triton.shim.model_file import new_session
 from xec_server.triton.shim.settings import settings_of
 
@@ -42,7 +42,7 @@ class TritonPythonModel:
             return dict(zip(outputs, session.run(outputs, dict(inputs)), strict=True))
 
         self._inputs = list(settings.inputs)
-        self._run = in_pieces(run, settings.largest_batch)
+        self._run = in_pieces(run, settings.largest_batch, settings.calls_at_once)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer every request; errors are answers too, for what is raised would end all."""
@@ -55,14 +55,12 @@ class TritonPythonModel:
                 fit[place] = inputs
             except Exception as error:
                 responses[place] = _error(error)
-        try:
-            answers = joined_run(list(fit.values()), self._run) if fit else []
-        except Exception as error:
-            answers = []
-            for place in fit:
-                responses[place] = _error(error)
-        for place, answer in zip(fit, answers, strict=False):
-            responses[place] = _response(requests[place], answer)
+        answers = answers_of(list(fit.values()), self._run) if fit else []
+        for place, answer in zip(fit, answers, strict=True):
+            if isinstance(answer, Exception):
+                responses[place] = _error(answer)
+            else:
+                responses[place] = _response(requests[place], answer)
         return responses
 
     def _arrays(self, request: Any) -> Arrays:

@@ -7,6 +7,7 @@ configuration serves both. Source: its README, "Model Config Options" and "Execu
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -51,6 +52,7 @@ _PARAMETERS: Final = _INFORMATION | {
     "intra_op_thread_count",
     "inter_op_thread_count",
     "largest_batch",
+    "calls_at_once",
     "reproducible",
 }
 _DEFAULT_OPTIMIZATION: Final = frozenset(
@@ -87,6 +89,8 @@ class Settings:
         outputs: of the configuration.
         max_batch: events in one call of Triton's.
         largest_batch: events in one call of ONNX Runtime; a call of Triton's is cut into such.
+        calls_at_once: calls of ONNX Runtime side by side in one instance; 0 in the configuration
+            means one for each core that may be used.
         warm: batch sizes to run before the model is ready.
         threads: within one operator; 0 lets ONNX Runtime choose.
         graph_level: of ONNX Runtime's rewriting: all, extended, basic or off.
@@ -99,6 +103,7 @@ class Settings:
     outputs: Signature
     max_batch: int
     largest_batch: int
+    calls_at_once: int
     warm: tuple[int, ...]
     threads: int
     graph_level: str
@@ -133,11 +138,17 @@ def settings_of(config: str) -> Settings:
         outputs=_signature(content["output"]),
         max_batch=max_batch,
         largest_batch=largest,
+        calls_at_once=_whole(parameters, "calls_at_once", 0, model, 1) or usable_cores(),
         warm=_warm(content, max_batch, largest),
         threads=_threads(parameters, model),
         graph_level=_graph_level(optimization, model),
         accelerators=_accelerators(optimization, model),
     )
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
 
 
 def _refuse_unknown(kind: str, names: Iterable[str], model: str) -> None:
