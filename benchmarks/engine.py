@@ -1,10 +1,15 @@
-"""Events per second of the embedded engine, by batch size and by how the cores are used.
+"""Events per second of the embedded engine, and of the network's forms beside each other.
 
-Run: python benchmarks/engine.py [--model model_repository] [--checkpoint FOLDER] [--json FILE]
+Run: python benchmarks/engine.py [--checkpoint FOLDER | --preset NAME] [--json FILE]
 
-All layouts are measured in turn, several times over, and the best round of each counts, so that
+Without PyTorch: the layouts of the engine (calls at a time, threads, batch) on `--model`. With a
+checkpoint, or a preset with random weights (which is then what the engine runs), also: the fused
+form against the canonical one in ONNX Runtime with one thread, the halves of the network, PyTorch,
+and the share of the machine's rate of products, which is measured in the same rounds.
+
+All subjects are measured in turn, several times over, and the best round of each counts, so that
 whatever else the machine does falls on all of them. CPU time per event depends less on such
-company than events per second. The last column counts outputs whose bits change when the same
+company than events per second. "order-dependent" counts outputs whose bits change when the same
 events come in another order: only batches of one event leave them alone.
 """
 
@@ -12,10 +17,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +36,6 @@ from xec.engines.base import Tensors
 from xec.engines.onnx import OnnxEngine, OnnxSettings, usable_cores
 
 Infer = Callable[[Tensors], dict[str, Any]]
-
-TORCH_BATCHES = (4, 16)
 
 
 @dataclass(frozen=True)
@@ -95,26 +98,6 @@ def changed_by_order(infer: Infer, events: Tensors) -> int:
     )
 
 
-def torch_eager(checkpoint: Path, batch: int, threads: int) -> Infer:
-    """The same network in PyTorch, as it was trained."""
-    import torch  # noqa: PLC0415
-
-    from xec.detector.geometry import parametric  # noqa: PLC0415
-    from xec.models.checkpoint import load_checkpoint  # noqa: PLC0415
-
-    torch.set_num_threads(threads)
-    network, _ = load_checkpoint(checkpoint, parametric())
-
-    @torch.inference_mode()
-    def infer(events: Tensors) -> dict[str, Any]:
-        tensors = [torch.from_numpy(values) for values in events.values()]
-        for start in range(0, len(tensors[0]), batch):
-            network(*(tensor[start : start + batch] for tensor in tensors))
-        return {}
-
-    return infer
-
-
 def measure(subjects: dict[str, Infer], events: Tensors, rounds: int) -> dict[str, Figure]:
     """The figures of all subjects, measured in turn."""
     figures = {name: Figure() for name in subjects}
@@ -145,12 +128,27 @@ def table_of(rows: list[dict[str, Any]], where: dict[str, str]) -> Table:
     return table
 
 
+def first_call(repository: Path, events: Tensors) -> dict[str, float]:
+    """How long the first call takes after an engine is ready, in medians of the later ones."""
+    engine = OnnxEngine(repository)
+    one = {name: values[:1] for name, values in events.items()}
+    seconds = []
+    for _ in range(31):
+        start = time.perf_counter()
+        engine.infer(one)
+        seconds.append(time.perf_counter() - start)
+    engine.close()
+    return {"first_over_median": seconds[0] / float(np.median(seconds[1:]))}
+
+
 def arguments_of_command() -> argparse.Namespace:
     """What to measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=Path("model_repository"))
-    parser.add_argument("--checkpoint", type=Path, help="compare with PyTorch, if installed")
+    parser.add_argument("--checkpoint", type=Path, help="of the model, for the forms; with PyTorch")
+    parser.add_argument("--preset", help="random weights in place of --model and --checkpoint")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 3, 4, 8, 16, 32])
+    parser.add_argument("--form-batches", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--events", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
@@ -162,16 +160,26 @@ def main() -> None:
     arguments = arguments_of_command()
     cores = usable_cores()
     events = random_events(arguments.events)
-    engines = {
-        layout: layout.engine(arguments.model) for layout in layouts(cores, arguments.batches)
-    }
-    eager: dict[int, Infer] = {}
-    if arguments.checkpoint is not None and find_spec("torch"):
-        eager = {size: torch_eager(arguments.checkpoint, size, cores) for size in TORCH_BATCHES}
-    subjects: dict[str, Infer] = {str(layout): engine.infer for layout, engine in engines.items()}
-    subjects |= {f"torch {size}": infer for size, infer in eager.items()}
+    forms: dict[str, Infer] = {}
+    counted, repository = 0, arguments.model
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.checkpoint or arguments.preset:
+            import engine_forms  # noqa: PLC0415
 
-    figures = measure(subjects, events, arguments.rounds)
+            checkpoint, batches = arguments.checkpoint, arguments.form_batches
+            network = (
+                engine_forms.trained(checkpoint)
+                if checkpoint
+                else engine_forms.untrained(arguments.preset)
+            )
+            forms, counted = engine_forms.forms_of(network, batches, cores, Path(folder))
+            repository = Path(folder) if arguments.preset else repository
+        engines = {
+            layout: layout.engine(repository) for layout in layouts(cores, arguments.batches)
+        }
+        first = first_call(repository, events)
+    engine_subjects: dict[str, Infer] = {str(k): engine.infer for k, engine in engines.items()}
+    figures = measure(engine_subjects | forms, events, arguments.rounds)
     rows = [
         {
             **asdict(layout),
@@ -180,21 +188,23 @@ def main() -> None:
         }
         for layout, engine in engines.items()
     ]
-    torch_rows = [{"batch": size, **asdict(figures[f"torch {size}"])} for size in eager]
     model = next(iter(engines.values())).model
-    where = {**machine(), "onnxruntime": onnxruntime.__version__, "model": model.sha256[:12]}
+    preset = model.metadata.get("preset", "")
+    where = {**machine(), "onnxruntime": onnxruntime.__version__, "preset": preset}
+    where["model"] = model.sha256[:12]
+    report: dict[str, Any] = {"machine": where, "engine": rows, **first}
 
     console = Console()
     console.print(table_of(rows, where))
-    best = max(row["events_per_second"] for row in rows)
-    for row in torch_rows:
-        console.print(
-            f"PyTorch eager, {cores} threads, batch {row['batch']}: "
-            f"{row['events_per_second']:.0f} events/s; the best engine is "
-            f"{best / row['events_per_second']:.2f} times as fast."
-        )
+    console.print(f"first call over the median of later ones: {first['first_over_median']:.2f}")
+    if forms:
+        best = max(row["events_per_second"] for row in rows)
+        found = {name: figures[name] for name in forms}
+        report["forms"] = {name: asdict(figure) for name, figure in found.items()}
+        rates = {name: figure.events_per_second for name, figure in found.items()}
+        report |= engine_forms.compared(rates, best, counted, cores)
+        engine_forms.print_forms(console, report)
     if arguments.json is not None:
-        report = {"machine": where, "engine": rows, "torch_eager": torch_rows}
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
 
 

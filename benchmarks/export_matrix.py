@@ -30,6 +30,7 @@ from xec.models.reconstructor import Reconstructor, SpreadKind
 from xec.models.stage import AttentionKind, GridAttention
 from xec.simulation.generator import Generator, SimulationConfig
 from xec_export.events import contract_inputs, with_dark_events
+from xec_export.fuse import fused
 from xec_export.onnx import to_onnx
 from xec_export.parity import TOLERANCE, Difference, compare
 from xec_export.torchscript import compare_torchscript, to_torchscript
@@ -81,7 +82,7 @@ def main() -> None:
     configs = combinations()
     for config in track(configs, "exporting", console=Console(stderr=True)):
         model = network(config)
-        proto = to_onnx(model, Checkpoint(config, "tiny", geometry.hash), "1")
+        proto = to_onnx(fused(model), Checkpoint(config, "tiny", geometry.hash), "1")
         rows.append(
             {
                 "attention": config.attention.kind,

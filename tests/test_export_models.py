@@ -26,9 +26,9 @@ from xec_export import session
 from xec_export.engines import eager, scripted
 from xec_export.events import contract_inputs
 from xec_export.options import ExportOptions
-from xec_export.parity import relative_difference
-from xec_export.repository import TORCHSCRIPT_FILE
+from xec_export.parity import relative_difference, runtime_of
 from xec_export.torchscript import torchscript_of
+from xec_export.triton_config import HALF_FILE, TORCHSCRIPT_FILE
 
 VERSION = "2"
 SETTINGS = OnnxSettings(sessions=1)
@@ -50,7 +50,7 @@ def network() -> Reconstructor:
 def repository(network: Reconstructor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     save_checkpoint(folder / "c", network, Checkpoint(preset("tiny"), "tiny", parametric().hash))
-    options = ExportOptions(torchscript=True)
+    options = ExportOptions(torchscript=True, precision="fp16")
     session.run_export(folder / "c", folder / "repository", VERSION, 10, None, options)
     return folder / "repository"
 
@@ -75,7 +75,7 @@ def test_the_manifest_names_every_file_beside_it(repository: Path, name: str) ->
     folder = repository / name / VERSION
     files = json.loads((folder / "manifest.json").read_text())["files"]
     assert {p.name for p in folder.iterdir()} == {*files, "manifest.json"}
-    assert set(files) == {"model.onnx", "model.pt", "golden.npz", "parity.json"}
+    assert set(files) == {"model.onnx", "model.pt", HALF_FILE, "golden.npz", "parity.json"}
     for file, entry in files.items():
         assert entry["sha256"] == sha256_of_file(folder / file)
         assert entry["bytes"] == (folder / file).stat().st_size
@@ -152,27 +152,50 @@ def test_the_parity_report_covers_every_engine_and_case(repository: Path, name: 
 def test_flavours_lie_beside_the_versions(repository: Path, name: str) -> None:
     folder = repository / name
     flavours = {p.stem for p in (folder / "configs").iterdir()}
-    assert flavours == {"cpu", "cuda", "tensorrt", "reproducible", "pytorch"}
+    assert flavours == {"cpu", "cuda", "cuda_fp16", "tensorrt", "reproducible", "pytorch"}
     assert (folder / "config.pbtxt").read_text() == (folder / "configs/cpu.pbtxt").read_text()
-    of = {"pytorch": "model.pt", "cpu": "model.onnx"}
+    of = {"pytorch": "model.pt", "cpu": "model.onnx", "cuda_fp16": HALF_FILE}
     for flavour, file in of.items():
         digest = sha256_of_file(folder / VERSION / file)
         assert digest in (folder / "configs" / f"{flavour}.pbtxt").read_text()
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_the_graph_in_half_precision_nearly_answers_as_the_network(
+    repository: Path, network: Reconstructor, inputs: Tensors, name: str
+) -> None:
+    """By ONNX Runtime on the CPU, which casts where it has no kernels for half precision."""
+    content = (repository / name / VERSION / HALF_FILE).read_bytes()
+    kinds = {t.data_type for t in onnx.load_from_string(content).graph.initializer}
+    assert {onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT} <= kinds
+    expected = eager(network)(inputs)
+    differences = [
+        relative_difference(value, expected[output])
+        for output, value in runtime_of(content, name)(inputs).items()
+    ]
+    assert 1e-6 < max(differences) < 1e-2
+
+
 def test_an_earlier_torchscript_does_not_outlive_its_model(
     repository: Path, network: Reconstructor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second export without TorchScript leaves nothing of the first."""
-    proto = graph(repository, "inpaint")
+    """A second export without TorchScript and half precision leaves nothing of the first."""
+    proto = graph(repository, MODEL_NAME)
     monkeypatch.setattr(session, "to_onnx", lambda *_: proto)
     save_checkpoint(tmp_path / "c", network, Checkpoint(preset("tiny"), "tiny", parametric().hash))
     target = tmp_path / "repository"
-    for torchscript in (True, False):
-        options = ExportOptions(("inpaint",), torchscript)
+    for options in (
+        ExportOptions(("inpaint",), torchscript=True, precision="fp16"),
+        ExportOptions(("inpaint",)),
+    ):
         session.run_export(tmp_path / "c", target, VERSION, 10, None, options)
-    assert not list(target.rglob("model.pt"))
-    assert not list(target.rglob("pytorch.pbtxt"))
+    assert {p.name for p in (target / "inpaint" / VERSION).iterdir()} == {
+        "model.onnx",
+        "golden.npz",
+        "parity.json",
+        "manifest.json",
+    }
+    assert not list(target.rglob("pytorch.pbtxt")) + list(target.rglob("cuda_fp16.pbtxt"))
     OnnxEngine(target, SETTINGS, name="inpaint").close()
 
 
@@ -192,6 +215,11 @@ def test_an_engine_of_a_half_refuses_the_whole(repository: Path, tmp_path: Path)
 def test_models_that_do_not_exist_are_refused(models: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="choose among reconstruct, inpaint, regress"):
         replace(ExportOptions(), models=models)
+
+
+def test_a_precision_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UsageError, match="choose float32 or fp16"):
+        ExportOptions(precision="int8")
 
 
 def test_options_take_the_models_of_the_contract() -> None:

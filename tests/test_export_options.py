@@ -22,6 +22,7 @@ from xec.models.reconstructor import Reconstructor, SpreadKind
 from xec.models.stage import AttentionKind, GridAttention, Placement
 from xec.simulation.generator import Generator, SimulationConfig
 from xec_export.events import contract_inputs, with_dark_events
+from xec_export.fuse import fused
 from xec_export.onnx import to_onnx
 from xec_export.parity import compare, require_parity
 from xec_export.torchscript import compare_torchscript, to_torchscript
@@ -116,7 +117,7 @@ def test_the_rows_of_onnx_cover_every_option() -> None:
 def test_every_option_has_the_same_answer_in_onnx(config: ModelConfig, inputs) -> None:
     model = network(config)
     description = Checkpoint(config, "tiny", parametric().hash)
-    proto = to_onnx(model, description, "1")
+    proto = to_onnx(fused(model), description, "1")
     assert {o.domain for o in proto.opset_import} == {""}
     operators = {node.op_type for node in proto.graph.node}
     assert "MaxPool" not in operators  # what carries visibility; convolutions are dense

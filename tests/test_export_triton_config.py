@@ -82,13 +82,24 @@ def test_parameters_are_known_to_both_backends(flavour: str) -> None:
 
 def test_each_flavour_runs_where_it_says() -> None:
     kinds = {f: parsed("reconstruct", f).instance_group[0] for f in FLAVOURS}
-    assert {f for f, g in kinds.items() if g.kind == g.KIND_GPU} == {"cuda", "tensorrt"}
+    assert {f for f, g in kinds.items() if g.kind == g.KIND_GPU} == {
+        "cuda",
+        "cuda_fp16",
+        "tensorrt",
+    }
     assert all(group.count >= 1 for group in kinds.values())
-    for flavour in ("cuda", "tensorrt"):
+    for flavour in ("cuda", "cuda_fp16", "tensorrt"):
         optimization = parsed("reconstruct", flavour).optimization
         (accelerator,) = optimization.execution_accelerators.gpu_execution_accelerator
-        assert accelerator.name == flavour
+        assert accelerator.name == flavour.removesuffix("_fp16")
     assert parsed("reconstruct", PYTORCH).backend == "pytorch"
+
+
+def test_each_flavour_names_the_file_that_it_runs() -> None:
+    files = {f: parsed("reconstruct", f).default_model_filename for f in FLAVOURS}
+    assert files.pop(PYTORCH) == "model.pt"
+    assert files.pop("cuda_fp16") == "model.fp16.onnx"
+    assert set(files.values()) == {"model.onnx"}
 
 
 def test_answers_are_reproducible_on_any_backend() -> None:

@@ -23,6 +23,10 @@ def export(
     torchscript: Annotated[
         bool, typer.Option(help="Write TorchScript modules too, for Triton's pytorch backend.")
     ] = False,
+    precision: Annotated[
+        str,
+        typer.Option(help="fp16: write graphs for GPUs with a half-precision encoder as well."),
+    ] = "float32",
     card_events: Annotated[
         int, typer.Option(min=1, help="Fresh events for the model card.")
     ] = 2000,
@@ -38,7 +42,9 @@ def export(
     from xec_export.options import ExportOptions  # noqa: PLC0415
     from xec_export.session import run_export  # noqa: PLC0415
 
-    options = ExportOptions(tuple(models) if models else ExportOptions().models, torchscript)
+    options = ExportOptions(
+        tuple(models) if models else ExportOptions().models, torchscript, precision
+    )
     run_export(checkpoint, repository, str(version), card_events, geometry, options)
 
 

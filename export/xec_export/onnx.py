@@ -13,7 +13,7 @@ import onnx
 import torch
 
 from xec import __version__
-from xec.contract import CONTRACT_VERSION, INPUTS, MODEL_NAME, outputs_of
+from xec.contract import CONTRACT_VERSION, INPUTS, MODEL_NAME, OUTPUTS
 from xec.errors import ModelError
 from xec.models.checkpoint import Checkpoint
 from xec.models.reconstructor import Reconstructor
@@ -24,7 +24,10 @@ OPSET: Final = 20  # the first with Gelu, which older sets spell in five passes 
 
 
 def to_onnx(
-    model: Reconstructor, checkpoint: Checkpoint, version: str, name: str = MODEL_NAME
+    model: Reconstructor,
+    checkpoint: Checkpoint,
+    version: str,
+    opset: int = OPSET,
 ) -> onnx.ModelProto:
     """The network as an ONNX graph with the contract's names and a symbolic batch dimension.
 
@@ -32,17 +35,17 @@ def to_onnx(
         model: trained network, best in its fused form (`xec_export.fuse`).
         checkpoint: its description; goes into the graph's metadata.
         version: number under which it will be served.
-        name: of the model, which decides on its outputs (`xec.contract.MODELS`).
+        opset: version of ONNX's operators.
     """
     batch = torch.export.Dim("batch", min=1, max=4096)
     with _quiet_exporter():
         program = torch.onnx.export(
-            ExportView(model, name),
+            ExportView(model),
             example_inputs(2),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=[t.name for t in INPUTS],
-            output_names=[t.name for t in outputs_of(name)],
+            output_names=[t.name for t in OUTPUTS],
             dynamic_shapes=tuple({0: batch} for _ in INPUTS),
             optimize=True,
             verbose=False,
@@ -50,7 +53,7 @@ def to_onnx(
     assert program is not None
     proto = program.model_proto
     _strip_traces(proto)
-    onnx.helper.set_model_props(proto, metadata(checkpoint, version, name))
+    onnx.helper.set_model_props(proto, metadata(checkpoint, version))
     onnx.checker.check_model(proto, full_check=True)
     return proto
 
@@ -69,11 +72,11 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def metadata(checkpoint: Checkpoint, version: str, name: str = MODEL_NAME) -> dict[str, str]:
+def metadata(checkpoint: Checkpoint, version: str) -> dict[str, str]:
     """Provenance and calibration, as strings."""
     return {
         "contract_version": CONTRACT_VERSION,
-        "model_name": name,
+        "model_name": MODEL_NAME,
         "model_version": version,
         "preset": checkpoint.preset,
         "geometry_hash": checkpoint.geometry_hash,

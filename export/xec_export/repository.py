@@ -13,9 +13,14 @@ from xec.engines.golden import GOLDEN_FILE
 from xec.engines.repository import MANIFEST_FILE, MODEL_FILE
 from xec.lineage import sha256_of_bytes
 from xec_export.parity_report import PARITY_FILE
-from xec_export.triton_config import FLAVOURS, PYTORCH, Identity, config_pbtxt
+from xec_export.triton_config import (
+    FLAVOURS,
+    HALF_FILE,
+    TORCHSCRIPT_FILE,
+    Identity,
+    config_pbtxt,
+)
 
-TORCHSCRIPT_FILE: Final = "model.pt"
 CONFIG: Final = "config.pbtxt"
 CONFIGS: Final = "configs"
 CARD: Final = "README.md"
@@ -31,6 +36,7 @@ class Artefacts:
         onnx, golden, parity: contents of the files of the version.
         card: of the model, Markdown.
         torchscript: content of the TorchScript module, if it is wanted.
+        half: content of the graph with a half-precision encoder, if it is wanted.
     """
 
     model: str
@@ -40,25 +46,24 @@ class Artefacts:
     parity: bytes
     card: str
     torchscript: bytes | None = None
+    half: bytes | None = None
 
     @property
     def files(self) -> dict[str, bytes]:
         """The version's files by name, without the manifest."""
         found = {MODEL_FILE: self.onnx, GOLDEN_FILE: self.golden, PARITY_FILE: self.parity}
-        if self.torchscript is not None:
-            found[TORCHSCRIPT_FILE] = self.torchscript
-        return found
+        optional = {TORCHSCRIPT_FILE: self.torchscript, HALF_FILE: self.half}
+        return found | {name: content for name, content in optional.items() if content is not None}
 
     def configs(self) -> dict[str, str]:
-        """Triton's configurations by flavour; that for TorchScript only where there is one."""
-        runs = {flavour: self.onnx for flavour in FLAVOURS if flavour != PYTORCH}
-        if self.torchscript is not None:
-            runs[PYTORCH] = self.torchscript
+        """Triton's configurations by flavour, for the files that there are."""
+        digests = {name: sha256_of_bytes(content) for name, content in self.files.items()}
         return {
             flavour: config_pbtxt(
-                flavour, Identity(self.model, sha256_of_bytes(content), self.geometry_hash)
+                flavour, Identity(self.model, digests[settings.file], self.geometry_hash)
             )
-            for flavour, content in runs.items()
+            for flavour, settings in FLAVOURS.items()
+            if settings.file in digests
         }
 
 
@@ -82,9 +87,10 @@ def write_model(repository: Path, version: str, artefacts: Artefacts) -> Path:
         _write(model / CONFIGS / f"{flavour}.pbtxt", text.encode())
     _write(model / CONFIG, configs["cpu"].encode())
     _write(model / CARD, artefacts.card.encode())
-    if artefacts.torchscript is None:
-        (folder / TORCHSCRIPT_FILE).unlink(missing_ok=True)
-        (model / CONFIGS / f"{PYTORCH}.pbtxt").unlink(missing_ok=True)
+    for name in {settings.file for settings in FLAVOURS.values()} - set(artefacts.files):
+        (folder / name).unlink(missing_ok=True)
+    for flavour in FLAVOURS.keys() - configs.keys():
+        (model / CONFIGS / f"{flavour}.pbtxt").unlink(missing_ok=True)
     _write(folder / MANIFEST_FILE, _manifest(artefacts.files))
     return folder
 

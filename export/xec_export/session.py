@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 from rich.console import Console
 
 from xec.contract import MODEL_NAME
@@ -15,17 +16,20 @@ from xec.io.output import writing
 from xec.models.checkpoint import Checkpoint, load_checkpoint
 from xec.models.reconstructor import Reconstructor
 from xec.simulation.generator import Generator, SimulationConfig
+from xec_export.accuracy import require_accuracy
 from xec_export.card import model_card, variant_card
 from xec_export.engines import eager, scripted
 from xec_export.events import contract_inputs
 from xec_export.fuse import fused
 from xec_export.golden import golden_events
+from xec_export.half import half_encoder
 from xec_export.onnx import to_onnx
 from xec_export.options import ExportOptions
 from xec_export.parity import runtime_of
 from xec_export.parity_cases import BATCHES, Arrays
 from xec_export.parity_report import Parity, parity_as_dict, parity_report, require_agreement
-from xec_export.performance import measure
+from xec_export.performance import Performance, measure
+from xec_export.prune import graph_of
 from xec_export.repository import Artefacts, write_model
 from xec_export.torchscript import to_torchscript, torchscript_bytes
 
@@ -39,6 +43,7 @@ class _Converted:
     name: str
     onnx: bytes
     torchscript: bytes | None
+    half: bytes | None
     parity: list[Parity]
 
 
@@ -62,13 +67,30 @@ def run_export(
     model, checkpoint = load_checkpoint(checkpoint_folder, geometry)
     source = Generator(SimulationConfig(), geometry, "cpu", FRESH_SEED)
     fresh = contract_inputs(source.sample(max(BATCHES)))
+    with console.status("converting to ONNX"):
+        whole = to_onnx(fused(model), checkpoint, version)
+        half = None
+        if options.precision == "fp16":
+            half = to_onnx(half_encoder(fused(model)), checkpoint, version)
     converted = []
     for name in options.models:
-        with console.status(f"converting {name} and comparing it with PyTorch"):
-            converted.append(_convert(model, checkpoint, version, name, options, fresh))
+        with console.status(f"comparing {name} with PyTorch on fresh events"):
+            converted.append(_convert(model, whole, half, name, options, fresh))
+    performance = None
+    if half is not None or MODEL_NAME in options.models:
+        infer = runtime_of(whole.SerializeToString())
+        performance = measure(infer, geometry, card_events, FRESH_SEED + 1, console)
+    if half is not None and performance is not None:
+        infer = runtime_of(half.SerializeToString())
+        in_half = measure(infer, geometry, card_events, FRESH_SEED + 1, console)
+        worst = max(require_accuracy(performance, in_half), key=lambda loss: loss.share)
+        console.print(
+            f"half precision: {worst.quantity} from {worst.full:.4g} to {worst.half:.4g} "
+            f"{worst.unit}, {100 * worst.share:.0f} % of what is allowed; the rest costs less"
+        )
     written = []
     for one in converted:
-        card = _card(one, checkpoint, version, geometry, card_events, console)
+        card = _card(one, checkpoint, version, performance)
         written.append((one, _artefacts(one, model, geometry, card)))
     with writing(repository):
         for one, artefacts in written:
@@ -78,14 +100,14 @@ def run_export(
 
 def _convert(
     model: Reconstructor,
-    checkpoint: Checkpoint,
-    version: str,
+    whole: onnx.ModelProto,
+    half: onnx.ModelProto | None,
     name: str,
     options: ExportOptions,
     fresh: Arrays,
 ) -> _Converted:
     """The exported forms of one model, after they have been compared."""
-    onnx_bytes = to_onnx(fused(model), checkpoint, version, name).SerializeToString()
+    onnx_bytes = graph_of(whole, name).SerializeToString()
     engines = {"ONNX Runtime": runtime_of(onnx_bytes, name)}
     script = None
     if options.torchscript:
@@ -93,21 +115,16 @@ def _convert(
         engines["TorchScript"] = scripted(script, name)
     rows = parity_report(eager(model), engines, fresh, name)
     require_agreement(rows)
-    return _Converted(name, onnx_bytes, script, rows)
+    half_bytes = None if half is None else graph_of(half, name).SerializeToString()
+    return _Converted(name, onnx_bytes, script, half_bytes, rows)
 
 
 def _card(
-    one: _Converted,
-    checkpoint: Checkpoint,
-    version: str,
-    geometry: Geometry,
-    events: int,
-    console: Console,
+    one: _Converted, checkpoint: Checkpoint, version: str, performance: Performance | None
 ) -> str:
     """The card; the metrics stand on that of the whole network, whose halves the others are."""
-    if one.name != MODEL_NAME:
+    if one.name != MODEL_NAME or performance is None:
         return variant_card(one.name, checkpoint, version, one.onnx, one.parity)
-    performance = measure(runtime_of(one.onnx), geometry, events, FRESH_SEED + 1, console)
     return model_card(checkpoint, version, one.onnx, one.parity, performance)
 
 
@@ -121,6 +138,7 @@ def _artefacts(one: _Converted, model: Reconstructor, geometry: Geometry, card: 
         parity=report.encode(),
         card=card,
         torchscript=one.torchscript,
+        half=one.half,
     )
 
 
