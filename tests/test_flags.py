@@ -26,11 +26,10 @@ from xec.answer import answer, answer_one
 from xec.assembly import assemble_one
 from xec.conditions.dead_list import DeadList
 from xec.detector.channels import INNER_GRID, N_CHANNELS, N_MPPC
-from xec.engines.base import tensors_of
+from xec.engines.base import provenance_of, tensors_of
 from xec.engines.onnx import OnnxEngine, OnnxSettings
 from xec.errors import EngineError, ModelError
 from xec.event import Event, EventBatch, Flag, RecoveryStatus
-from xec.lineage import Provenance
 from xec.recovery.solid_angle import solid_angle_ratio
 from xec.recovery.vertex import conventional_vertex
 from xec.reliability.dead_light import blind, hidden_share, holes
@@ -247,7 +246,7 @@ async def test_server_and_local_answers_are_alike(
     nobody = DeadList.of(())
     async with running(tmp_path / "model_repository") as service:
         info = service.engine.model
-        where = Provenance(info.name, info.version, info.sha256, info.geometry_hash, nobody.list_id)
+        where = provenance_of(info, nobody.list_id)
         for row in range(2):
             one = events[row : row + 1]
             (local,) = answer(one, service.engine.inner.infer(tensors_of(one)), where, info)

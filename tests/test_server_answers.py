@@ -9,9 +9,8 @@ import numpy as np
 from support_server import DEAD, NOTHING_DEAD, Code, Events, Running, refusal, request
 from xec.answer import answer
 from xec.conditions.dead_list import DeadList
-from xec.engines.base import tensors_of
+from xec.engines.base import provenance_of, tensors_of
 from xec.event import EventBatch
-from xec.lineage import Provenance
 from xec.wire import codec
 from xec.wire.v1 import reconstruction_pb2 as pb
 
@@ -29,7 +28,7 @@ def same(wire: pb.ReconstructResponse, local: Any) -> None:
 
 def local_answers(service: Running, batch: EventBatch, dead: DeadList) -> list[Any]:
     model = service.engine.model
-    where = Provenance(model.name, model.version, model.sha256, model.geometry_hash, dead.list_id)
+    where = provenance_of(model, dead.list_id)
     batch = batch.with_dead(dead.mask)
     rows = [batch[row : row + 1] for row in range(len(batch))]
     return [

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from xec.answer import answer
 from xec.conditions.dead_list import DeadList
 from xec.contract import CONTRACT_VERSION
-from xec.engines.base import Engine, tensors_of
+from xec.engines.base import Engine, provenance_of, tensors_of
 from xec.errors import UsageError
 from xec.event import EventBatch, Reconstruction
 from xec.lineage import Provenance
@@ -61,8 +61,7 @@ class Place(Protocol):
 
 
 def _provenance(engine: Engine, dead: DeadList) -> Provenance:
-    model = engine.model
-    return Provenance(model.name, model.version, model.sha256, model.geometry_hash, dead.list_id)
+    return provenance_of(engine.model, dead.list_id)
 
 
 @dataclass(frozen=True, slots=True)

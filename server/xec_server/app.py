@@ -21,9 +21,12 @@ from xec.wire.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1 import reconstruction_pb2_grpc as pb_grpc
 from xec_server.batcher import Batcher
+from xec_server.forwarder import Forwarder
+from xec_server.gateway import Gateway
 from xec_server.guard import Guard
-from xec_server.service import EventBatcher, ReconstructionService, computation
+from xec_server.service import EventQueue, ReconstructionService, computation, forwarding
 from xec_server.settings import Address, ServerSettings
+from xec_server.warm_up import warm_up
 
 SERVICE: Final[str] = pb.DESCRIPTOR.services_by_name["Reconstruction"].full_name
 LAST_CALLS: Final = 0.2
@@ -69,15 +72,17 @@ class Server:
         self._engine = engine
         self._settings = settings
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
-        self._batcher: EventBatcher = Batcher(computation(engine), settings.batching)
-        service = ReconstructionService(engine.model, self._batcher, own)
+        self._queue = _queue_of(engine, settings)
+        service = ReconstructionService(engine.model, self._queue, own)
         self._grpc = grpc.aio.server(interceptors=(Guard(),), options=GRPC_OPTIONS)
         pb_grpc.add_ReconstructionServicer_to_server(service, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc)
         self.address = settings.address
-        self._ready = False
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stopping = False
+        self._announcing: set[asyncio.Task[None]] = set()
 
     @property
     def model(self) -> ModelInfo:
@@ -85,12 +90,14 @@ class Server:
         return self._engine.model
 
     @property
-    def batcher(self) -> EventBatcher:
+    def batcher(self) -> EventQueue:
         """Where events wait; its counts tell what became of them."""
-        return self._batcher
+        return self._queue
 
     async def start(self) -> None:
         """Listen, and say so by health and by the ready file.
+
+        With Triton behind it that waits until Triton is there and passed: see `ready`.
 
         Raises:
             ServiceError: the address cannot be listened on.
@@ -98,18 +105,49 @@ class Server:
         """
         self.address = self._bind(self._settings.address)
         await self._set_health(_NOT_SERVING)
+        await asyncio.to_thread(warm_up, self._engine.model)
         await self._grpc.start()
-        await self._set_health(_SERVING)
-        try:
-            self._show_ready()
-        except FileError:
+        if isinstance(self._engine, Gateway):
+            self._follow(self._engine)
+            return
+        await self._can_answer(True)
+        if self._ready.exception() is not None:
             await self.stop()
-            raise
+            self._ready.result()
 
-    def _show_ready(self) -> None:
-        if self._settings.ready_file is not None:
-            _write_ready(self._settings.ready_file, self.address)
-        self._ready = True
+    async def ready(self) -> None:
+        """Wait until the server can answer for the first time.
+
+        Raises:
+            FileError: the ready file cannot be written.
+        """
+        await asyncio.shield(self._ready)
+
+    def _follow(self, gateway: Gateway) -> None:
+        """Let health say whether the engine is there, from now on."""
+        loop = asyncio.get_running_loop()
+
+        def tell(can: bool) -> None:
+            task = loop.create_task(self._can_answer(can))
+            self._announcing.add(task)
+            task.add_done_callback(self._announcing.discard)
+
+        def changed(can: bool) -> None:
+            loop.call_soon_threadsafe(tell, can)
+
+        gateway.listen(changed)
+
+    async def _can_answer(self, can: bool) -> None:
+        await self._set_health(_SERVING if can and not self._stopping else _NOT_SERVING)
+        if not can or self._ready.done():
+            return
+        try:
+            if self._settings.ready_file is not None:
+                _write_ready(self._settings.ready_file, self.address)
+        except FileError as error:
+            self._ready.set_exception(error)
+        else:
+            self._ready.set_result(None)
 
     def _bind(self, wanted: Address) -> Address:
         try:
@@ -127,17 +165,27 @@ class Server:
 
     async def stop(self) -> None:
         """Finish what was accepted, within the grace, and end; new calls are refused."""
+        self._stopping = True
         await self._set_health(_NOT_SERVING)
         try:
-            await asyncio.wait_for(self._batcher.drain(), self._settings.grace)
+            await asyncio.wait_for(self._queue.drain(), self._settings.grace)
         except TimeoutError:
-            log.warning("%d events were still waiting after the grace", self._batcher.waiting)
-        self._batcher.close()
+            log.warning("%d events were still waiting after the grace", self._queue.waiting)
+        self._queue.close()
         await asyncio.sleep(min(LAST_CALLS, self._settings.grace))
         await self._grpc.stop(LAST_SENDS)
         self._engine.close()
-        if self._ready and self._settings.ready_file is not None:
+        self._ready.cancel()
+        was_ready = not self._ready.cancelled() and self._ready.exception() is None
+        if was_ready and self._settings.ready_file is not None:
             self._settings.ready_file.unlink(missing_ok=True)
+
+
+def _queue_of(engine: Engine, settings: ServerSettings) -> EventQueue:
+    """Batches are made in exactly one place: here, or in Triton."""
+    if isinstance(engine, Gateway):
+        return Forwarder(forwarding(engine), settings.forwarding, engine.largest_batch)
+    return Batcher(computation(engine), settings.batching)
 
 
 def _write_ready(path: Path, address: Address) -> None:
@@ -170,7 +218,15 @@ async def serve(
         loop.add_signal_handler(number, told_to_stop.set)
     server = Server(engine, own, settings)
     await server.start()
-    announce(server)
-    await told_to_stop.wait()
-    log.info("stopping: finishing %d waiting events", server.batcher.waiting)
-    await server.stop()
+    stop = asyncio.create_task(told_to_stop.wait())
+    ready = asyncio.create_task(server.ready())
+    try:
+        await asyncio.wait({stop, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            ready.result()
+            announce(server)
+        await stop
+        log.info("stopping: finishing %d waiting events", server.batcher.waiting)
+    finally:
+        ready.cancel()
+        await server.stop()

@@ -11,15 +11,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from xec.errors import UsageError
+from xec_server.pace import Pace
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
-
-_SMOOTHING: Final = 0.1  # weight of the newest batch in the mean time per event
-_RETRY_SECONDS: Final = (0.05, 5.0)
 
 
 class Timer(Protocol):
@@ -135,7 +133,7 @@ class Batcher(Generic[Item, Answer]):
         self._running: set[asyncio.Task[None]] = set()
         self._timer: Timer | None = None
         self._draining = False
-        self._seconds_per_event = 0.0
+        self._pace = Pace(policy.workers)
         self._threads = ThreadPoolExecutor(policy.workers, thread_name_prefix="xec-batch")
 
     @property
@@ -182,13 +180,7 @@ class Batcher(Generic[Item, Answer]):
         self._drop_lost()
         if len(self._queue) + count > self._policy.queue:
             self.counts.refused += count
-            raise QueueFullError(self._retry_after())
-
-    def _retry_after(self) -> float:
-        """When about half of what waits now is done."""
-        shortest, longest = _RETRY_SECONDS
-        backlog = len(self._queue) * self._seconds_per_event / self._policy.workers
-        return min(max(backlog / 2, shortest), longest)
+            raise QueueFullError(self._pace.retry_after(len(self._queue)))
 
     def _is_lost(self, job: _Job[Item, Answer]) -> bool:
         """Whether nobody waits for the job any more; one past its deadline is told so."""
@@ -240,7 +232,7 @@ class Batcher(Generic[Item, Answer]):
         started = self._clock.time()
         answers = await self._answers([job.item for job in batch])
         seconds = self._clock.time() - started
-        self._learn(seconds / len(batch))
+        self._pace.learn(seconds / len(batch))
         for job, answer in zip(batch, answers, strict=True):
             self._settle(job, answer, started, seconds, len(batch))
 
@@ -272,10 +264,6 @@ class Batcher(Generic[Item, Answer]):
         else:
             waited = started - job.arrived
             job.future.set_result(Answered(answer, waited, seconds, batch_size))
-
-    def _learn(self, seconds_per_event: float) -> None:
-        old = self._seconds_per_event or seconds_per_event
-        self._seconds_per_event = old + _SMOOTHING * (seconds_per_event - old)
 
     async def drain(self) -> None:
         """Take no more events and wait until all that were accepted are answered."""

@@ -12,6 +12,8 @@ import typer
 
 from xec.cli import Command
 from xec.conditions.dead_list import DeadList, read_dead_list
+from xec.engines.device import Device
+from xec.engines.kind import EngineKind
 from xec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,9 +58,25 @@ def serve(
     no_dead_list: Annotated[
         bool, Option("--no-dead-list", help="Such requests mark by themselves all that is dead.")
     ] = False,
+    engine: Annotated[
+        EngineKind, Option(help="onnx and torch compute here, triton in another process.")
+    ] = EngineKind.ONNX,
+    device: Annotated[
+        Device, Option(help="What onnx (or torch, without tensorrt) computes on.")
+    ] = Device.CPU,
+    triton: Annotated[
+        str | None, Option(help="HOST:PORT of Triton's gRPC service, for --engine triton.")
+    ] = None,
+    fallback: Annotated[
+        bool, Option("--fallback", help="Keep onnx warm and answer by it while Triton is away.")
+    ] = False,
+    calls: Annotated[int, Option(help="Requests to Triton at a time.", min=1)] = 32,
     batch_size: Annotated[
-        int, Option(help="Events in one engine call; 1: reproducible bit for bit.", min=1)
-    ] = 4,
+        int | None,
+        Option(
+            help="Events in one engine call; 1: reproducible bit for bit. 4, on a GPU 64.", min=1
+        ),
+    ] = None,
     batch_delay_ms: Annotated[
         float, Option(help="Wait for others while an engine call could start.", min=0)
     ] = 0.0,
@@ -73,12 +91,16 @@ def serve(
     """Reconstruct events over gRPC.
 
     Example: xec serve --model model_repository --dead-list dead.txt
+
+    In front of Triton: xec serve --engine triton --triton 127.0.0.1:8001 --no-dead-list
     """
     # gRPC and glog would print their own lines about a port in use; ours says it in a sentence.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Heavy modules only now: this file is loaded for every `xec` command.
-    from xec.engines.onnx import OnnxEngine, OnnxSettings  # noqa: PLC0415
+    from xec.engines.onnx import OnnxSettings  # noqa: PLC0415
     from xec_server.app import serve as run  # noqa: PLC0415
+    from xec_server.engines import EngineChoice  # noqa: PLC0415
+    from xec_server.forwarder import ForwardPolicy  # noqa: PLC0415
     from xec_server.settings import Address, ServerSettings, batching_for  # noqa: PLC0415
 
     logging.basicConfig(
@@ -87,18 +109,24 @@ def serve(
     engine_settings = OnnxSettings(
         sessions=sessions,
         threads_per_session=threads,
-        largest_batch=batch_size,
+        largest_batch=batch_size or (64 if device.is_gpu else 4),
+        device=device,
     )
+    choice = EngineChoice(model, model_version, engine, engine_settings, triton, fallback)
     settings = ServerSettings(
         address=Address.parse(listen),
         insecure_listen=insecure_listen,
         batching=batching_for(engine_settings, batch_delay_ms / 1000, queue),
+        forwarding=ForwardPolicy(queue=queue, calls=calls),
         grace=grace,
         ready_file=ready_file,
     )
     own = _own_dead_list(dead_list, no_dead_list)
-    engine = OnnxEngine(model, engine_settings, version=model_version)
-    asyncio.run(run(engine, own, settings, _announce))
+    opened = choice.open()
+    try:
+        asyncio.run(run(opened, own, settings, _announce))
+    finally:
+        opened.close()
 
 
 COMMAND = Command(

@@ -14,7 +14,14 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
-from xec.errors import EngineError, InvalidEvent, Violation
+from xec.errors import (
+    EngineAway,
+    EngineBusy,
+    EngineError,
+    EngineTooLate,
+    InvalidEvent,
+    Violation,
+)
 from xec.wire.limits import MAX_VIOLATIONS
 from xec_server.batcher import DeadlinePassedError, DrainingError, QueueFullError
 
@@ -37,6 +44,8 @@ class Reason(StrEnum):
     DEADLINE_PASSED = auto()
     DRAINING = auto()
     ENGINE_FAILED = auto()
+    ENGINE_AWAY = auto()
+    ENGINE_BUSY = auto()
     DEFECT = auto()
 
 
@@ -53,6 +62,8 @@ CODES: Final = {
     Reason.DEADLINE_PASSED: StatusCode.DEADLINE_EXCEEDED,
     Reason.DRAINING: StatusCode.UNAVAILABLE,
     Reason.ENGINE_FAILED: StatusCode.UNAVAILABLE,
+    Reason.ENGINE_AWAY: StatusCode.UNAVAILABLE,
+    Reason.ENGINE_BUSY: StatusCode.RESOURCE_EXHAUSTED,
     Reason.DEFECT: StatusCode.INTERNAL,
 }
 
@@ -63,6 +74,16 @@ _PLAIN: Final[tuple[tuple[type[Exception], Reason, str], ...]] = (
         "The deadline passed before the computation began: allow more time.",
     ),
     (DrainingError, Reason.DRAINING, "The server is stopping: ask another one, or later."),
+    (
+        EngineAway,
+        Reason.ENGINE_AWAY,
+        "Triton, which computes for this server, is away: try again soon.",
+    ),
+    (
+        EngineTooLate,
+        Reason.DEADLINE_PASSED,
+        "Triton did not answer before the deadline: allow more time, or send fewer events.",
+    ),
     (EngineError, Reason.ENGINE_FAILED, "The inference engine failed on this call: try again."),
 )
 
@@ -130,6 +151,9 @@ def refusal_of(error: Exception) -> Refusal | None:
     if isinstance(error, QueueFullError):
         text = "The queue of the server is full: try again later."
         return Refusal(Reason.QUEUE_FULL, text, retry_after=error.retry_after)
+    if isinstance(error, EngineBusy):
+        text = "Triton, which computes for this server, has no room: try again later."
+        return Refusal(Reason.ENGINE_BUSY, text, retry_after=error.retry_after)
     for kind, reason, text in _PLAIN:
         if isinstance(error, kind):
             return Refusal(reason, text)

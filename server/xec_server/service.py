@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import grpc
 
 from xec.answer import answer_one
 from xec.assembly import Outputs, is_finite
 from xec.conditions.dead_list import DeadList
-from xec.engines.base import Engine, ModelInfo, tensors_of
+from xec.engines.base import Engine, ModelInfo, Tensors, provenance_of, tensors_of
 from xec.event import Event, EventBatch
 from xec.lineage import Provenance
 from xec.wire.codec import provenance_to_proto, reconstruction_to_proto
 from xec.wire.limits import MAX_EVENTS_PER_BATCH
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1 import reconstruction_pb2_grpc as pb_grpc
-from xec_server.batcher import Answered, Batcher
+from xec_server.batcher import Answered, Counts
 from xec_server.conditions import dead_list_of
+from xec_server.gateway import Gateway
 from xec_server.refusal import Reason, Refusal
 from xec_server.validation import checked_events
+
+_LONGEST_MARGIN: Final = 0.1  # seconds
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -35,17 +38,44 @@ class Work:
     provenance: Provenance
 
 
-EventBatcher = Batcher[Work, pb.ReconstructResponse]
+class EventQueue(Protocol):
+    """Where accepted events wait for the engine."""
+
+    @property
+    def waiting(self) -> int:
+        """Events that wait."""
+        ...
+
+    @property
+    def counts(self) -> Counts:
+        """What became of all events."""
+        ...
+
+    async def submit(
+        self, items: Sequence[Work], deadline: float | None = None
+    ) -> list[Answered[pb.ReconstructResponse]]:
+        """Wait for the answers to `items`; `deadline` is by the clock of the event loop."""
+        ...
+
+    async def drain(self) -> None:
+        """Take no more events and wait until all that were accepted are answered."""
+        ...
+
+    def close(self) -> None:
+        """Refuse what still waits."""
+        ...
 
 
-def _answer(
+def answer_to(
     work: Work, outputs: Outputs, row: int, model: ModelInfo
 ) -> pb.ReconstructResponse | Exception:
+    """The message for one event, or why there is none: an answer that is not a number."""
     if not is_finite(outputs, row):
         return ArithmeticError(
             f"The model's answer to event {work.event.event} of run {work.event.run} is not finite."
         )
-    return reconstruction_to_proto(answer_one(work.event, outputs, row, work.provenance, model))
+    provenance = replace(work.provenance, engine=model.engine)
+    return reconstruction_to_proto(answer_one(work.event, outputs, row, provenance, model))
 
 
 def computation(
@@ -54,10 +84,34 @@ def computation(
     """What the batcher runs in its threads: from events to messages."""
 
     def compute(works: Sequence[Work]) -> list[pb.ReconstructResponse | Exception]:
-        outputs = engine.infer(tensors_of(EventBatch.stack([work.event for work in works])))
-        return [_answer(work, outputs, row, engine.model) for row, work in enumerate(works)]
+        outputs = engine.infer(_inputs(works))
+        return [answer_to(work, outputs, row, engine.model) for row, work in enumerate(works)]
 
     return compute
+
+
+def forwarding(
+    gateway: Gateway,
+) -> Callable[[Sequence[Work], float | None], list[pb.ReconstructResponse | Exception]]:
+    """What the forwarder runs in its threads: events to Triton, answers to messages."""
+
+    def compute(
+        works: Sequence[Work], seconds: float | None
+    ) -> list[pb.ReconstructResponse | Exception]:
+        limit = None if seconds is None else seconds - _margin(seconds)
+        outputs, model = gateway.infer_within(_inputs(works), limit)
+        return [answer_to(work, outputs, row, model) for row, work in enumerate(works)]
+
+    return compute
+
+
+def _inputs(works: Sequence[Work]) -> Tensors:
+    return tensors_of(EventBatch.stack([work.event for work in works]))
+
+
+def _margin(seconds: float) -> float:
+    """What is kept of a call's time for what comes after the engine, and for saying why not."""
+    return min(0.1 * seconds, _LONGEST_MARGIN)
 
 
 def _timed(answered: Answered[pb.ReconstructResponse]) -> pb.ReconstructResponse:
@@ -72,15 +126,15 @@ class ReconstructionService(pb_grpc.ReconstructionServicer):  # type: ignore[mis
 
     Args:
         model: which one.
-        batcher: takes events to it.
+        queue: takes events to it.
         own: the server's own list of dead sensors, if it holds one.
     """
 
-    def __init__(self, model: ModelInfo, batcher: EventBatcher, own: DeadList | None) -> None:
+    def __init__(self, model: ModelInfo, queue: EventQueue, own: DeadList | None) -> None:
         self._model = model
-        self._batcher = batcher
+        self._queue = queue
         self._own = own
-        self._provenance = Provenance(model.name, model.version, model.sha256, model.geometry_hash)
+        self._provenance = provenance_of(model)
 
     async def Reconstruct(  # noqa: N802  (the schema's name)
         self, request: pb.ReconstructRequest, context: Context
@@ -138,7 +192,5 @@ class ReconstructionService(pb_grpc.ReconstructionServicer):  # type: ignore[mis
         provenance = replace(self._provenance, dead_list_id=dead.list_id)
         remaining = context.time_remaining()
         deadline = None if remaining is None else asyncio.get_running_loop().time() + remaining
-        answered = await self._batcher.submit(
-            [Work(event, provenance) for event in events], deadline
-        )
+        answered = await self._queue.submit([Work(event, provenance) for event in events], deadline)
         return [_timed(one) for one in answered]

@@ -11,6 +11,7 @@ from xec.engines.onnx import OnnxSettings
 from xec.errors import UsageError
 from xec.wire.limits import MAX_EVENTS_PER_BATCH
 from xec_server.batcher import BatchPolicy
+from xec_server.forwarder import ForwardPolicy
 
 _MAX_PORT = 65535
 
@@ -53,7 +54,8 @@ class ServerSettings:
     Args:
         address: where to listen.
         insecure_listen: allow an address beyond loopback although nothing is encrypted.
-        batching: how events wait for the engine.
+        batching: how events wait for the embedded engine.
+        forwarding: how they go on to Triton, where that is the engine.
         grace: seconds for calls in progress once the server is told to stop.
         ready_file: holds the address while the server is ready.
     """
@@ -61,6 +63,7 @@ class ServerSettings:
     address: Address = field(default_factory=Address)
     insecure_listen: bool = False
     batching: BatchPolicy = field(default_factory=BatchPolicy)
+    forwarding: ForwardPolicy = field(default_factory=ForwardPolicy)
     grace: float = 10.0
     ready_file: Path | None = None
 
@@ -70,9 +73,10 @@ class ServerSettings:
                 f"{self.address} is reachable from other machines and nothing is encrypted: "
                 "listen on 127.0.0.1, or say --insecure-listen."
             )
-        if self.batching.queue < MAX_EVENTS_PER_BATCH:
+        queue = min(self.batching.queue, self.forwarding.queue)
+        if queue < MAX_EVENTS_PER_BATCH:
             raise UsageError(
-                f"A queue of {self.batching.queue} events cannot take one full batch: "
+                f"A queue of {queue} events cannot take one full batch: "
                 f"allow at least {MAX_EVENTS_PER_BATCH}."
             )
 

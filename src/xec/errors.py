@@ -10,6 +10,9 @@
     │   └── ConditionsUnavailable    the database of lists cannot be reached
     ├── ModelError          exit 5   a model that is missing, altered or of another contract
     ├── EngineError         exit 6   an engine that cannot run
+    │   ├── EngineAway               one in another process that is gone, stalled or another one
+    │   ├── EngineBusy               one whose queue is full
+    │   └── EngineTooLate            one that did not answer in the time that the call had
     ├── ServiceError        exit 7   a server that cannot listen or cannot be reached
     ├── DivergedError       exit 8   a training whose loss is no number any more
     └── OutOfMemoryError    exit 9   a training that does not fit into memory
@@ -95,6 +98,27 @@ class EngineError(XecError):
     """An inference engine that cannot be started or failed while running."""
 
     exit_code = 6
+
+
+class EngineAway(EngineError):
+    """An engine in another process that cannot be reached, stalls, or runs another model."""
+
+
+class EngineBusy(EngineError):
+    """An engine that refuses events because too many wait already.
+
+    Args:
+        message: one sentence.
+        retry_after: seconds after which to try again.
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class EngineTooLate(EngineError):
+    """An engine that is alive and did not answer in the time that the call had."""
 
 
 class ServiceError(XecError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ from xec import __version__
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What produced a reconstruction; equal provenance and input mean an equal answer."""
+    """What produced a reconstruction; equal provenance and input mean an equal answer.
+
+    `engine` is what ran the model: ``onnx``, ``triton`` or ``torch``; empty where nobody said so.
+    """
 
     model_name: str
     model_version: str
@@ -21,10 +24,14 @@ class Provenance:
     geometry_hash: str
     dead_list_id: str = ""
     software_version: str = __version__
+    engine: str = ""
 
     def as_dict(self) -> dict[str, str]:
         """The fields by name, for file metadata."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in _FIELDS}
+
+
+_FIELDS = tuple(field.name for field in fields(Provenance))
 
 
 def sha256_of_bytes(content: bytes) -> str:

@@ -28,7 +28,7 @@ def _components(vector: ArrayLike) -> tuple[Floats, ...]:
     array = np.asarray(vector)
     if not np.issubdtype(array.dtype, np.floating):
         array = array.astype(np.float64)
-    return tuple(np.moveaxis(array, -1, 0))
+    return tuple(array[..., k] for k in range(array.shape[-1]))
 
 
 def uvw_from_xyz(xyz: ArrayLike) -> Floats:

@@ -10,13 +10,12 @@ import numpy as np
 
 from xec.answer import answer
 from xec.display.content import EventPicture
-from xec.engines.base import tensors_of
+from xec.engines.base import provenance_of, tensors_of
 from xec.errors import FileError, InvalidEvent, UsageError
 from xec.event import Event, EventBatch, Reconstruction
 from xec.io.parquet_read import read_results
 from xec.io.root import EventFile, open_events
 from xec.io.root_columns import EventChunk
-from xec.lineage import Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,6 @@ def computed_reconstruction(repository: Path, picture: EventPicture) -> Reconstr
         model = engine.model
         batch = EventBatch.stack([event])
         outputs = engine.infer(tensors_of(batch))
-        origin = Provenance(model.name, model.version, model.sha256, model.geometry_hash)
-        return answer(batch, outputs, origin, model)[0]
+        return answer(batch, outputs, provenance_of(model), model)[0]
     finally:
         engine.close()

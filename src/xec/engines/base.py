@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xec.event import EventBatch
+from xec.lineage import Provenance
 from xec.reliability.record import Reliability
 
 Tensors = Mapping[str, NDArray[np.generic]]
@@ -21,6 +22,7 @@ class ModelInfo:
 
     `interval_scale` maps each estimate of the gamma to the factor by which sigma is multiplied
     to give half of its calibrated 68 % interval; `reliability` holds what is known beyond that.
+    `engine` names what runs it: engines agree to rounding, not to the last bit.
     """
 
     name: str
@@ -31,6 +33,7 @@ class ModelInfo:
     metadata: Mapping[str, str]
     interval_scale: Mapping[str, float]
     reliability: Reliability = field(default_factory=Reliability)
+    engine: str = ""
 
 
 class Engine(Protocol):
@@ -52,6 +55,18 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free what the engine holds."""
         ...
+
+
+def provenance_of(model: ModelInfo, dead_list_id: str = "") -> Provenance:
+    """What the answers of a model say of their origin."""
+    return Provenance(
+        model.name,
+        model.version,
+        model.sha256,
+        model.geometry_hash,
+        dead_list_id,
+        engine=model.engine,
+    )
 
 
 def tensors_of(batch: EventBatch) -> dict[str, NDArray[np.generic]]:

@@ -13,7 +13,7 @@ and so the last bit of an answer can depend on the event's place in its batch.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +24,19 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from xec.contract import INPUTS, MODEL_NAME, outputs_of
+from xec.contract import INPUTS, MODEL_NAME, Tensor, outputs_of
 from xec.engines.base import ModelInfo, Tensors
+from xec.engines.bound import BoundSession
+from xec.engines.device import Device, buckets_up_to
 from xec.engines.golden import GOLDEN_FILE, golden_of
 from xec.engines.onnx_bytes import check_self_contained
 from xec.engines.onnx_model import ORT_ERRORS, model_info, new_session, reason_of
+from xec.engines.providers import records_graphs
 from xec.engines.repository import MODEL_FILE, StoredModel, read_model
 from xec.errors import EngineError, ModelError, UsageError
 
 Outputs = dict[str, NDArray[np.float32]]
+Run = Callable[[Tensors], Outputs]
 
 _ORT_LOG_ERRORS: Final = 3
 
@@ -52,11 +56,13 @@ class OnnxSettings:
         sessions: calls that run at the same time; 0 means usable cores / `threads_per_session`.
         threads_per_session: threads inside one call.
         largest_batch: events per call; more are cut into several calls.
+        device: what computes. A GPU gets one session with a fixed buffer for each bucket.
     """
 
     sessions: int = 0
     threads_per_session: int = 1
     largest_batch: int = 4
+    device: Device = Device.CPU
 
     def __post_init__(self) -> None:
         if self.sessions < 0 or self.threads_per_session < 1:
@@ -67,18 +73,29 @@ class OnnxSettings:
     @property
     def calls_at_once(self) -> int:
         """Calls that run at the same time on this machine."""
+        if self.device.is_gpu:
+            return self.sessions or 1
         return self.sessions or max(1, usable_cores() // self.threads_per_session)
 
     @property
     def buckets(self) -> tuple[int, ...]:
         """The batch sizes to warm: powers of two up to the largest, and the largest."""
-        powers = (2**k for k in range(self.largest_batch.bit_length()))
-        return tuple(sorted({*powers, self.largest_batch}))
+        return buckets_up_to(self.largest_batch)
 
 
-def _run(session: ort.InferenceSession, inputs: Tensors, outputs: Sequence[str]) -> Outputs:
-    answers: list[NDArray[np.float32]] = session.run(outputs, dict(inputs))
-    return dict(zip(outputs, answers, strict=True))
+def _runner(
+    session: ort.InferenceSession, settings: OnnxSettings, outputs: Sequence[Tensor]
+) -> Run:
+    if settings.device.is_gpu:
+        graphs = records_graphs(session)
+        return BoundSession(session, settings.buckets, outputs, "cuda", graphs).run
+    names = [tensor.name for tensor in outputs]
+
+    def run(inputs: Tensors) -> Outputs:
+        answers: list[NDArray[np.float32]] = session.run(names, dict(inputs))
+        return dict(zip(names, answers, strict=True))
+
+    return run
 
 
 def _rows(tensors: Tensors, rows: slice) -> Tensors:
@@ -117,6 +134,7 @@ class OnnxEngine:
 
         Raises:
             ModelError: the model is missing, altered, not self-contained, or of another contract.
+            EngineError: the device is not there, or ONNX Runtime does not use it.
         """
         self.settings = settings or OnnxSettings()
         ort.set_default_logger_severity(_ORT_LOG_ERRORS)
@@ -129,12 +147,14 @@ class OnnxEngine:
             raise ModelError(f"{path} is refused: {error}.") from error
         sessions = self._new_sessions(stored)
         self._model = model_info(stored, sessions[0], geometry_hash)
-        self._outputs = [tensor.name for tensor in outputs_of(name)]
-        for session in {id(session): session for session in sessions}.values():
-            _warm_up(session, self.settings.buckets, path, name)
-        self._idle: SimpleQueue[ort.InferenceSession] = SimpleQueue()
+        tensors = outputs_of(name)
+        self._outputs = [tensor.name for tensor in tensors]
+        runners = {id(session): _runner(session, self.settings, tensors) for session in sessions}
+        for runner in runners.values():
+            _warm_up(runner, self.settings.buckets, path, tensors)
+        self._idle: SimpleQueue[Run] = SimpleQueue()
         for session in sessions:
-            self._idle.put(session)
+            self._idle.put(runners[id(session)])
         self._pool = ThreadPoolExecutor(len(sessions), thread_name_prefix="xec-onnx")
         self._closed = False
         self._check_golden(stored)
@@ -153,11 +173,12 @@ class OnnxEngine:
 
     def _new_sessions(self, stored: StoredModel) -> list[ort.InferenceSession]:
         threads, count = self.settings.threads_per_session, self.settings.calls_at_once
-        if threads == 1:
+        device, largest = self.settings.device, self.settings.largest_batch
+        if threads == 1 and not device.is_gpu:
             # Each call then runs on its caller's thread: one session, with one copy of the
             # weights, serves all of them as fast as several (benchmarks/engine.py).
             return [new_session(stored, threads)] * count
-        return [new_session(stored, threads) for _ in range(count)]
+        return [new_session(stored, threads, device, largest) for _ in range(count)]
 
     @property
     def model(self) -> ModelInfo:
@@ -187,13 +208,13 @@ class OnnxEngine:
         return {name: np.concatenate([a[name] for a in answers]) for name in self._outputs}
 
     def _call(self, inputs: Tensors) -> Outputs:
-        session = self._idle.get()
+        run = self._idle.get()
         try:
-            return _run(session, inputs, self._outputs)
+            return run(inputs)
         except ORT_ERRORS as error:
             raise EngineError(f"ONNX Runtime failed: {reason_of(error)}") from error
         finally:
-            self._idle.put(session)
+            self._idle.put(run)
 
     def close(self) -> None:
         """Wait for the calls that run and free the sessions."""
@@ -203,17 +224,16 @@ class OnnxEngine:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _warm_up(session: ort.InferenceSession, sizes: Sequence[int], path: Path, model: str) -> None:
+def _warm_up(run: Run, sizes: Sequence[int], path: Path, tensors: Sequence[Tensor]) -> None:
     """Run every batch size once, and look at the answers.
 
     Raises:
         ModelError: the model fails, or an answer has another shape than the contract's or is not
             finite.
     """
-    tensors = outputs_of(model)
     for size in sizes:
         try:
-            outputs = _run(session, _uniform_events(size), [t.name for t in tensors])
+            outputs = run(_uniform_events(size))
         except ORT_ERRORS as error:
             raise ModelError(f"{path} fails on a uniform event: {reason_of(error)}") from error
         for tensor in tensors:

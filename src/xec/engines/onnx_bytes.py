@@ -53,6 +53,8 @@ _CHILDREN: Final[dict[_Message, dict[int, _Message]]] = {
 _NODE_DOMAIN: Final = 7
 _TENSOR_EXTERNAL_DATA: Final = 13
 _TENSOR_DATA_LOCATION: Final = 14
+_MODEL_METADATA: Final = 14
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
 
 class _MalformedError(Exception):
@@ -124,3 +126,20 @@ def check_self_contained(content: bytes) -> None:
         raise ModelError("its bytes are not those of an ONNX model") from error
     if custom:
         raise ModelError(f"it uses custom operators of {', '.join(sorted(custom))}")
+
+
+def metadata_of(content: bytes) -> dict[str, str]:
+    """What an ONNX model says about itself, without ONNX Runtime.
+
+    Raises:
+        ModelError: the bytes do not follow the format; the text is the end of a sentence.
+    """
+    metadata = {}
+    try:
+        for number, value in _fields(memoryview(content)):
+            if number == _MODEL_METADATA and isinstance(value, memoryview):
+                entry = {n: bytes(v).decode() for n, v in _fields(value) if not isinstance(v, int)}
+                metadata[entry.get(_ENTRY_KEY, "")] = entry.get(_ENTRY_VALUE, "")
+    except (_MalformedError, UnicodeDecodeError) as error:
+        raise ModelError("its bytes are not those of an ONNX model") from error
+    return metadata

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import logging
+from collections.abc import Sequence
 from typing import Final
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from xec.contract import CONTRACT_VERSION, INPUTS, Tensor, outputs_of
+from xec.contract import INPUTS, Tensor, outputs_of
 from xec.engines.base import ModelInfo
+from xec.engines.device import Device
+from xec.engines.identity import check_metadata, identity
+from xec.engines.providers import providers_of, require_active
 from xec.engines.repository import CONFIG_FILE, MODEL_FILE, StoredModel
 from xec.engines.triton_config import check_config
 from xec.errors import ModelError
-from xec.reliability.record import Reliability, reliability_of
 
 ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
     ort_errors.EPFail,
@@ -31,7 +31,10 @@ ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
 )
 _ORT_TYPE: Final = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 _ORT_LOG_ERRORS: Final = 3
-_REQUIRED_METADATA: Final = ("contract_version", "model_version", "geometry_hash")
+_NO_GRAPHS: Final = "graph capture"
+"""In ONNX Runtime's words about a model with nodes that CUDA does not run."""
+
+log = logging.getLogger(__name__)
 
 
 def reason_of(error: Exception) -> str:
@@ -39,11 +42,14 @@ def reason_of(error: Exception) -> str:
     return " ".join(str(error).rpartition(" : ")[2].split())
 
 
-def new_session(stored: StoredModel, threads: int) -> ort.InferenceSession:
-    """A session on the CPU from the bytes that were read, with so many threads in a call.
+def new_session(
+    stored: StoredModel, threads: int, device: Device = Device.CPU, largest_batch: int = 1
+) -> ort.InferenceSession:
+    """A session from the bytes that were read, with so many threads in a call.
 
     Raises:
         ModelError: ONNX Runtime cannot run these bytes.
+        EngineError: the device is not there, or ONNX Runtime does not use it.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -52,12 +58,29 @@ def new_session(stored: StoredModel, threads: int) -> ort.InferenceSession:
     # Idle threads sleep: the cores are shared with the acquisition and with the other sessions.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(stored.content, options, providers=["CPUExecutionProvider"])
+        session = _session(stored.content, options, device, largest_batch)
     except ORT_ERRORS as error:
         raise ModelError(
             f"{stored.folder / MODEL_FILE} is not a model that ONNX Runtime can run: "
             f"{reason_of(error)}"
         ) from error
+    require_active(session, device)
+    return session
+
+
+def _session(
+    content: bytes, options: ort.SessionOptions, device: Device, largest_batch: int
+) -> ort.InferenceSession:
+    """A session; on CUDA without recorded graphs where the model does not allow them."""
+    try:
+        providers = providers_of(device, largest_batch)
+        return ort.InferenceSession(content, options, providers=providers)
+    except ORT_ERRORS as error:
+        if device is not Device.CUDA or _NO_GRAPHS not in str(error):
+            raise
+        log.warning("CUDA runs this model without recorded graphs: %s", reason_of(error))
+        providers = providers_of(device, largest_batch, graphs=False)
+        return ort.InferenceSession(content, options, providers=providers)
 
 
 def _signature(nodes: Sequence[ort.NodeArg]) -> dict[str, tuple[str, list[int | str | None]]]:
@@ -84,34 +107,6 @@ def _difference(wanted: Sequence[Tensor], nodes: Sequence[ort.NodeArg]) -> str:
     return ""
 
 
-def _interval_scale(metadata: Mapping[str, str], path: Path) -> dict[str, float]:
-    try:
-        scale = {k: float(v) for k, v in json.loads(metadata.get("interval_scale", "{}")).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} has an unreadable interval_scale in its metadata.") from error
-    if not all(math.isfinite(value) and value > 0 for value in scale.values()):
-        raise ModelError(f"{path} has an interval_scale that is not positive in its metadata.")
-    return scale
-
-
-def _reliability(metadata: Mapping[str, str], path: Path) -> Reliability:
-    try:
-        return reliability_of(metadata)
-    except ModelError as error:
-        raise ModelError(f"{path} is refused: {error}") from error
-
-
-def _check_metadata(metadata: Mapping[str, str], path: Path) -> None:
-    missing = [key for key in _REQUIRED_METADATA if not metadata.get(key)]
-    if missing:
-        raise ModelError(f"{path} lacks {', '.join(missing)} in its metadata: export it again.")
-    if metadata["contract_version"] != CONTRACT_VERSION:
-        raise ModelError(
-            f"{path} follows contract version {metadata['contract_version']}; "
-            f"this program speaks version {CONTRACT_VERSION}."
-        )
-
-
 def model_info(
     stored: StoredModel, session: ort.InferenceSession, geometry_hash: str | None
 ) -> ModelInfo:
@@ -127,7 +122,7 @@ def model_info(
     """
     path = stored.folder / MODEL_FILE
     metadata = dict(session.get_modelmeta().custom_metadata_map)
-    _check_metadata(metadata, path)
+    check_metadata(metadata, path)
     for kind, difference in (
         ("inputs", _difference(INPUTS, session.get_inputs())),
         ("outputs", _difference(outputs_of(stored.name), session.get_outputs())),
@@ -137,18 +132,4 @@ def model_info(
     if stored.config is not None:
         config = stored.folder.parent / CONFIG_FILE
         check_config(stored.config, config, stored.name, stored.sha256, metadata)
-    if geometry_hash is not None and metadata["geometry_hash"] != geometry_hash:
-        raise ModelError(
-            f"{path} was made for geometry {metadata['geometry_hash'][:12]}…, not for "
-            f"{geometry_hash[:12]}…: use a model for the geometry of the events."
-        )
-    return ModelInfo(
-        name=metadata.get("model_name", stored.name),
-        version=metadata["model_version"],
-        sha256=stored.sha256,
-        geometry_hash=metadata["geometry_hash"],
-        contract_version=metadata["contract_version"],
-        metadata=metadata,
-        interval_scale=_interval_scale(metadata, path),
-        reliability=_reliability(metadata, path),
-    )
+    return identity(stored, metadata, geometry_hash, "onnx")

@@ -111,20 +111,22 @@ class Flags(_message.Message):
     def __init__(self, outside_fiducial: bool = ..., outside_domain: bool = ..., too_much_dead_light: bool = ...) -> None: ...
 
 class Provenance(_message.Message):
-    __slots__ = ("model_name", "model_version", "model_sha256", "geometry_hash", "dead_list_id", "software_version")
+    __slots__ = ("model_name", "model_version", "model_sha256", "geometry_hash", "dead_list_id", "software_version", "engine")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
     GEOMETRY_HASH_FIELD_NUMBER: _ClassVar[int]
     DEAD_LIST_ID_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     model_version: str
     model_sha256: str
     geometry_hash: str
     dead_list_id: str
     software_version: str
-    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., model_sha256: _Optional[str] = ..., geometry_hash: _Optional[str] = ..., dead_list_id: _Optional[str] = ..., software_version: _Optional[str] = ...) -> None: ...
+    engine: str
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., model_sha256: _Optional[str] = ..., geometry_hash: _Optional[str] = ..., dead_list_id: _Optional[str] = ..., software_version: _Optional[str] = ..., engine: _Optional[str] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("queue_seconds", "compute_seconds", "batch_size")
