@@ -62,12 +62,13 @@ class GapRecorder:
             OSError: the disk failed; absorbing it again is safe.
         """
         remembered = remains.gaps + (None,) * (self._ledger.slots - len(remains.gaps))
-        for number, (known, noted) in enumerate(zip(self._ledger.ranges, remembered, strict=False)):
+        for known, noted in zip(self._ledger.ranges, remembered, strict=False):
             gaps = [gap for gap in (known, noted) if gap is not None]
             if gaps:
-                self._table.merge(len(self._table.ranges), max(gaps, key=lambda gap: gap.count))
+                number = len(self._table.ranges)
+                self._table.merge(number, max(gaps, key=lambda gap: gap.count))
                 self._changed.add(number)
-        recorded = [g for g in self._table if g.reason is GapReason.LOST_IN_MEMORY]
+        recorded = [gap for gap in self._table if gap.is_exact]
         lost = 0
         for sequence, event_id in remains.waiting:
             if sequence < next_sequence or any(g.first <= event_id <= g.last for g in recorded):
@@ -103,7 +104,7 @@ class GapRecorder:
             if self.is_durable:
                 return
             changed = {number: self._table.slot(number) for number in self._changed}
-            everything = self.slots()
+            everything = b"" if self._is_sound else self.slots()
         try:
             if self._is_sound:
                 self._ledger.write(changed)

@@ -25,7 +25,7 @@ SLOT_BYTES: Final = 2 * _COPY_BYTES
 class GapReason(IntEnum):
     """Why events were not kept."""
 
-    SPOOL_FULL = 1  # memory is full, and the spool has reached its bound
+    SPOOL_FULL = 1  # memory is full, and so is the spool or its disk
     DISK_FAILED = 2  # memory is full, and the disk refuses to write
     DISK_SLOW = 3  # memory is full, and the disk has not kept up, or hangs
     TOO_LARGE = 4  # larger than any event may be

@@ -52,14 +52,22 @@ class Recovered:
     torn: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Swallowed:
+    """Damage, its bytes, and the sequences that were in it."""
+
+    damage: Damage
+    content: bytes
+    sequences: range
+
+
 @dataclass(slots=True)
 class _Piece:
     """A segment file that was read; `segment` has its sequences, damaged ones as missing."""
 
     segment: Segment
-    data: bytes
-    scan: Scan
-    damage: list[tuple[Damage, range]]
+    length: int
+    damage: list[_Swallowed]
     acknowledged: set[int]
 
 
@@ -90,15 +98,19 @@ def _read_piece(files: Files, path: Path, expected: int) -> _Piece:
         marker, first = header.marker, header.first_sequence
     found = scan(data, marker, DATA_START) if len(marker) == MARKER_BYTES else Scan((), (), 0)
     segment = Segment(path, int(path.stem), marker, first)
-    damage = _index(segment, found)
+    swallowed = _index(segment, found)
     if not both_sound:
-        damage.insert(0, (Damage(0, min(DATA_START, len(data)), ()), range(first, first)))
+        header_damage = Damage(0, min(DATA_START, len(data)), ())
+        swallowed.insert(0, (header_damage, range(first, first)))
+    damage = [
+        _Swallowed(bad, data[bad.offset : bad.offset + bad.size], lost) for bad, lost in swallowed
+    ]
     beside = path.parent / acknowledged.path_of(path).name
     has_acks = beside.name in files.list(path.parent)
     sequences = acknowledged.decode(files.read(beside), marker) if has_acks else ()
     # Of a record that a power cut took, the number is given anew; its acknowledgement may be left.
     own = {sequence for sequence in sequences if segment.first <= sequence < segment.next}
-    return _Piece(segment, data, found, damage, own)
+    return _Piece(segment, len(data), damage, own)
 
 
 def _index(segment: Segment, found: Scan) -> list[tuple[Damage, range]]:
@@ -169,9 +181,9 @@ def without_copies(pieces: list[_Piece]) -> list[_Piece]:
         if limit is not None:
             piece.segment.cut(limit)
             piece.damage = [
-                (damage, range(lost.start, min(lost.stop, limit)))
-                for damage, lost in piece.damage
-                if lost.start < limit or not lost
+                _Swallowed(bad.damage, bad.content, range(lost.start, min(lost.stop, limit)))
+                for bad in piece.damage
+                if (lost := bad.sequences).start < limit or not lost
             ]
         limit = min(piece.segment.first, limit or piece.segment.first)
     return [piece for piece in kept if piece is kept[-1] or len(piece.segment.offsets)]
@@ -198,9 +210,9 @@ def _findings(pieces: list[_Piece]) -> tuple[Finding, ...]:
     findings = []
     for row, piece in enumerate(pieces):
         segment = piece.segment
-        for damage, lost in piece.damage:
-            bad = piece.data[damage.offset : damage.offset + damage.size]
-            findings.append(_finding(segment, damage.offset, bad, damage.heads, lost))
+        for bad in piece.damage:
+            place, heads = bad.damage.offset, bad.damage.heads
+            findings.append(_finding(segment, place, bad.content, heads, bad.sequences))
         after = pieces[row + 1].segment.first if row + 1 < len(pieces) else segment.next
         if segment.next < after:
             start = segment.next
@@ -221,7 +233,7 @@ def _finding(
 
 def _finish(files: Files, piece: _Piece) -> int:
     """Cut the torn tail, and sync what a kill left in the page cache: the bytes cut."""
-    torn = max(len(piece.data) - piece.segment.size, 0)
+    torn = max(piece.length - piece.segment.size, 0)
     fd = files.open(piece.segment.path)
     try:
         if torn:

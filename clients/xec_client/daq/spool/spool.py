@@ -6,6 +6,7 @@ queue. Where queue and disk are full, or the disk hangs, the id goes into the ga
 
 from __future__ import annotations
 
+import errno
 import logging
 import secrets
 import time
@@ -191,16 +192,20 @@ class Spool:
             if self._store.is_due():
                 self._store.sync()
                 self.disk = DiskState.WORKING if item is None else self.disk
-        except OSError:
-            self.disk = DiskState.FAILED
+        except OSError as error:
+            is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+            self.disk = DiskState.FULL if is_full else DiskState.FAILED
         self._gaps.flush_if_due(self._wake, self._settings.sync.seconds)
         if self.disk is not DiskState.WORKING:
-            with self._wake:
-                self._wake.wait(0 if self._closing else self._settings.retry_seconds)
+            self._leave_disk_alone()
+
+    def _leave_disk_alone(self) -> None:
+        end = time.monotonic() + self._settings.retry_seconds
+        with self._wake:
+            while not self._closing and (remaining := end - time.monotonic()) > 0:
+                self._wake.wait(remaining)
 
     def _write(self, event_id: EventId, payload: bytes, handed_over: float) -> DiskState:
-        if not self._store.has_room(len(payload)):
-            self._store.roll()
         if not self._store.has_room(len(payload)):
             return DiskState.FULL
         self._store.append(event_id, payload, handed_over)

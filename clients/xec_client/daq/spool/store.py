@@ -198,18 +198,6 @@ class Store:
         with self._lock:
             self._marks = Watermarks(self._marks.accepted, self._marks.accepted)
 
-    def roll(self) -> None:
-        """End the active segment if all its events are settled, so that its room is freed.
-
-        Raises:
-            OSError: the disk failed.
-        """
-        with self._lock:
-            all_settled = self._settled.floor > self._marks.accepted
-        if all_settled:
-            self.sync()
-            self._writer.seal()
-
     def _begun(self, segment: Segment) -> None:
         with self._lock:
             self._segments = [*self._segments, segment]
