@@ -50,6 +50,17 @@ class Claims:
     results: dict[EventId, bytes] = field(default_factory=dict)
     altered: list[EventId] = field(default_factory=list)
     unmarked: list[EventId] = field(default_factory=list)
+    store: Store | None = None
+    offered: EventId | None = None
+
+    def note_watermarks(self) -> None:
+        """What the spool claims at this moment, also amidst an operation."""
+        if self.store is None:
+            return
+        marks = self.store.watermarks
+        self.durable = max(self.durable, marks.durable)
+        if marks.accepted > len(self.accepted) and self.offered is not None:
+            self.accepted.append(self.offered)
 
     def deliver(self, store: Store, limit: int, reject: bool = False) -> int:
         """A consumer with a durable sink: take, keep, acknowledge (or reject every fifth)."""
@@ -75,8 +86,9 @@ def open_store(disk: MemoryDisk, settings: SpoolSettings = SMALL) -> Store:
 
 def live(disk: MemoryDisk, claims: Claims, events: Iterable[EventId]) -> None:
     """Write, sync by the policy, consume now and then; errors of the disk are tried again."""
-    store = open_store(disk)
+    store = claims.store = open_store(disk)
     for event_id in events:
+        claims.offered = event_id
         for _ in range(6):
             try:
                 store.append(event_id, payload_of(event_id), 1.0)
@@ -91,7 +103,7 @@ def live(disk: MemoryDisk, claims: Claims, events: Iterable[EventId]) -> None:
                 store.sync()
         except OSError:
             pass
-        claims.durable = max(claims.durable, store.watermarks.durable)
+        claims.note_watermarks()
         if event_id.event % 7 == 0:
             try:
                 claims.deliver(store, 4, reject=True)
@@ -110,8 +122,10 @@ def survive(disk: MemoryDisk, claims: Claims, events: Iterable[EventId], retries
                 continue  # it could not be opened
             return True
     except Killed:
+        claims.note_watermarks()
         disk.end_process()
     except PowerCut:
+        claims.note_watermarks()
         disk.cut_power()
     else:
         disk.end_process()

@@ -20,7 +20,7 @@ from xec_client.daq.spool.files import DiskFiles
 from xec_client.daq.spool.gap_table import GapReason
 from xec_client.daq.spool.ids import EventId
 from xec_client.daq.spool.settings import EVERY_EVENT, SpoolSettings
-from xec_client.daq.spool.spool import Spool
+from xec_client.daq.spool.spool import DiskState, Spool
 from xec_client.daq.spool.store import Spooled
 
 SOON = 20.0  # seconds until something that should happen counts as not happening
@@ -159,11 +159,10 @@ def test_a_full_spool_goes_on_when_the_consumer_does(
         for event_id in ids(150):
             offered[event_id] = digest_of(payload_of(event_id))
             spool.offer(event_id, payload_of(event_id))
+            wait_until(lambda: spool.disk is DiskState.FULL or not spool.accounting().in_memory)
             if event_id.event in {70, 110}:
-                wait_until(lambda: spool.accounting().gaps.get(GapReason.SPOOL_FULL, 0) > 0)
+                assert spool.accounting().gaps[GapReason.SPOOL_FULL] > 0
                 results += [(s.id, digest_of(s.payload)) for s in drain(spool)]
-            elif event_id.event < 20:
-                time.sleep(0.002)
         used = sum(path.stat().st_size for path in (tmp_path / "spool/segments").iterdir())
         assert used <= tight.max_bytes
         assert spool.accounting().unaccounted == 0
