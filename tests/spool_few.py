@@ -34,7 +34,7 @@ def main(folder: Path) -> None:
     try:
         spool = Spool(folder / "spool", settings)
     except XecError as error:
-        print("refused", error)
+        sys.stdout.write(f"refused {error}\n")
         return
     sink = Sink(folder / "results")
     ledger = os.open(folder / "ledger", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -56,7 +56,7 @@ def main(folder: Path) -> None:
     assert spool.accounting().unaccounted == 0
     spool.close()
     assert spool.accounting().unaccounted == 0
-    print("done")
+    sys.stdout.write("done\n")
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def consume(spool: Spool, sink: Sink, random: Random, defect: str) -> bool:
     good = [e for e in taken if e.id.event % 23]
     if defect == "acknowledged early":
         spool.acknowledge(e.id for e in good)
-        time.sleep(0.002)
+        time.sleep(0.02)
     sink.keep(good)
     spool.acknowledge(e.id for e in good)
     spool.reject((e.id for e in bad), "every 23rd")
@@ -107,7 +107,7 @@ def open_spool(folder: Path) -> Spool:
 
 def end_process(failure: threading.ExceptHookArgs) -> None:
     """A thread that failed ends the life, which the test then sees."""
-    print(failure, file=sys.stderr)
+    sys.stderr.write(f"{failure}\n")
     os._exit(1)
 
 
@@ -146,8 +146,8 @@ def in_child(work: Callable[[], None], after: float | None) -> int:
     if pid == 0:
         try:
             work()
-        except BaseException as error:  # noqa: BLE001
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        except BaseException as error:
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
             os._exit(1)
         os._exit(0)
     if after is not None:
@@ -174,5 +174,5 @@ def kill_many(folder: Path, kills: int, seed: int, defect: str = "") -> Verdict:
 if __name__ == "__main__":
     place, count, first_seed, *name = sys.argv[1:]
     verdict = kill_many(Path(place), int(count), int(first_seed), *name)
-    print(verdict)
+    sys.stdout.write(f"{verdict}\n")
     sys.exit(0 if verdict.is_clean else 1)

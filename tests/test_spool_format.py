@@ -102,7 +102,9 @@ def test_every_damaged_byte_is_reported_and_delivers_nothing_wrong(segment: int)
     path = SPOOL / "segments" / segment_names(sound)[segment]
     for at in range(sound.size(path)):
         disk = written()
-        flipped(disk, SPOOL / "segments" / segment_names(disk)[segment], at, 1 << random.randrange(8))
+        flipped(
+            disk, SPOOL / "segments" / segment_names(disk)[segment], at, 1 << random.randrange(8)
+        )
         claims, quarantined, reports = damaged_outcome(disk)
         assert claims.altered == []
         assert reports == 1, at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from xec_client.daq.spool.contents import read_contents
 from xec_client.daq.spool.files import DiskFiles
 from xec_client.daq.spool.gap_table import GapReason
 from xec_client.daq.spool.ids import EventId
-from xec_client.daq.spool.settings import EVERY_EVENT, SpoolSettings
+from xec_client.daq.spool.settings import EVERY_EVENT, SpoolSettings, SyncPolicy
 from xec_client.daq.spool.spool import DiskState, Spool
 from xec_client.daq.spool.store import Spooled
 
@@ -147,7 +148,9 @@ def test_a_disk_that_refuses_is_tried_again(
         assert [s.id for s in drain(spool)] == [EventId(1, 0), *events[:15]]
         assert not spool.health.last
     ledger = read_contents(tmp_path / "spool").gaps
-    assert [(gap.first, gap.last, gap.reason) for gap in ledger] == [(events[15], events[-1], reason)]
+    assert [(gap.first, gap.last, gap.reason) for gap in ledger] == [
+        (events[15], events[-1], reason)
+    ]
 
 
 def test_a_full_spool_goes_on_when_the_consumer_does(
@@ -240,12 +243,18 @@ def test_what_is_not_acknowledged_comes_again_with_a_mark(
     assert (rejection.id, rejection.reason) == (events[1], "NaN in a valid sensor")
 
 
-def test_a_second_owner_is_refused_in_one_sentence(
-    tmp_path: Path, settings: SpoolSettings
-) -> None:
-    with Spool(tmp_path / "spool", settings):
-        with pytest.raises(FileError, match=r"is in use by process \d+: stop it, or name another"):
-            Spool(tmp_path / "spool", settings)
+def test_an_event_becomes_durable_by_itself(tmp_path: Path, settings: SpoolSettings) -> None:
+    """No other event has to follow it: the writer wakes up when the policy's time is over."""
+    timed = replace(settings, sync=SyncPolicy(events=1000, seconds=0.02))
+    with Spool(tmp_path / "spool", timed) as spool:
+        spool.offer(EventId(1, 1), b"alone")
+        wait_until(lambda: spool.watermarks.durable == 1)
+
+
+def test_a_second_owner_is_refused_in_one_sentence(tmp_path: Path, settings: SpoolSettings) -> None:
+    sentence = rf"is in use by process {os.getpid()}: stop it, or name another spool\.$"
+    with Spool(tmp_path / "spool", settings), pytest.raises(FileError, match=sentence):
+        Spool(tmp_path / "spool", settings)
     Spool(tmp_path / "spool", settings).close()
 
 

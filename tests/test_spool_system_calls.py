@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from xec_client.daq.spool.check import Verdict, check, read_ledger
 from xec_client.daq.spool.contents import read_contents
 from xec_client.daq.spool.gap_table import GapReason
 from xec_client.daq.spool.ids import EventId
-from xec_client.daq.spool.spool import Spool
+from xec_client.daq.spool.spool import DiskState, Spool
 
 TESTS = Path(__file__).parent
 STRACE = shutil.which("strace")
@@ -50,7 +51,9 @@ def traced(folder: Path, *options: str) -> tuple[subprocess.CompletedProcess[str
 def can_trace() -> bool:
     if STRACE is None:
         return False
-    probe = subprocess.run([STRACE, "-f", "-o", "/dev/null", "true"], check=False, capture_output=True)
+    probe = subprocess.run(
+        [STRACE, "-f", "-o", "/dev/null", "true"], check=False, capture_output=True
+    )
     return probe.returncode == 0
 
 
@@ -112,7 +115,8 @@ def test_a_fault_of_the_kernel_at_any_call_loses_nothing(
     while one(tmp_path / str(number), call, fault, number):
         number += 1
     with capsys.disabled():
-        print(f"\nspool: {fault} at each of {number - 1} calls of {call} per thread: 0 with loss")
+        where = f"each of {number - 1} calls of {call}, counted per thread"
+        sys.stdout.write(f"\nspool: {fault} at {where}: 0 with loss\n")
     assert number > 1
 
 
@@ -122,7 +126,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "none", str(place)]
-    if not shutil.which("mount") or subprocess.run(mount, check=False, capture_output=True).returncode:
+    if (
+        not shutil.which("mount")
+        or subprocess.run(mount, check=False, capture_output=True).returncode
+    ):
         pytest.skip("a small tmpfs cannot be mounted here")
     yield place
     subprocess.run(["umount", str(place)], check=True)
@@ -137,8 +144,7 @@ def test_a_full_disk_loses_nothing_without_record(small_disk: Path, tmp_path: Pa
             payload = payload_of(event_id, least=1000)
             offered[event_id] = digest_of(payload)
             if spool.offer(event_id, payload) is not None:
-                full = GapReason.SPOOL_FULL
-                wait_until(lambda: spool.disk.value is full or not spool.accounting().in_memory)
+                wait_until(lambda: spool.disk is DiskState.FULL or not spool.accounting().in_memory)
             if event_id.event == 700:
                 assert spool.accounting().gaps[GapReason.SPOOL_FULL] > 0
                 results += [(s.id, digest_of(s.payload)) for s in drain(spool)]
@@ -149,3 +155,16 @@ def test_a_full_disk_loses_nothing_without_record(small_disk: Path, tmp_path: Pa
     assert verdict.gap > 0
     # After room was made the spool went on.
     assert max(event_id for event_id, _ in results) == EventId(7, 900)
+
+
+def test_a_spool_opens_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
+    settings = replace(SMALL, max_bytes=1 << 30, segment_bytes=64 << 10, handover=tmp_path)
+    with Spool(small_disk / "spool", settings) as spool:
+        while spool.disk is not DiskState.FULL:
+            spool.offer(EventId(1, 1), bytes(5000))
+        kept = spool.watermarks.accepted
+    with (small_disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+        while filler.write(bytes(100)):
+            pass
+    with Spool(small_disk / "spool", settings) as spool:
+        assert len(drain(spool)) == kept

@@ -7,7 +7,14 @@ from typing import Final
 
 from xec.errors import FileError
 from xec_client.daq.spool.files import Files, publish
-from xec_client.daq.spool.gap_table import SLOT_BYTES, GapRange, decode_slot
+from xec_client.daq.spool.gap_table import (
+    COPY_BYTES,
+    SLOT_BYTES,
+    GapRange,
+    decode_slot,
+    encode_copy,
+    spare_copy,
+)
 
 NAME: Final = "gaps.ledger"
 _HEADER: Final = b"XECGAPS\x01".ljust(SLOT_BYTES, b"\0")
@@ -35,14 +42,19 @@ class GapLedger:
         self._fd = files.open(path)
         self.slots = files.size(path) // SLOT_BYTES - 1
 
-    def write(self, slots: dict[int, bytes]) -> None:
-        """Write slots in their places, durable on return.
+    def write(self, ranges: dict[int, GapRange]) -> None:
+        """Write ranges into their slots, durable on return.
+
+        Of each slot the copy that is not the newer one is written: a power cut amidst it takes
+        nothing that was durable.
 
         Raises:
             OSError: the disk failed; nothing can be said of the file until `renew` succeeds.
         """
-        for number, slot in slots.items():
-            self._files.write_at(self._fd, slot, (number + 1) * SLOT_BYTES)
+        for number, gap in ranges.items():
+            start = (number + 1) * SLOT_BYTES
+            copy = spare_copy(self._files.read_at(self._path, start, SLOT_BYTES))
+            self._files.write_at(self._fd, encode_copy(gap), start + copy * COPY_BYTES)
         self._files.fsync(self._fd)
 
     def renew(self, slots: bytes) -> None:

@@ -76,7 +76,7 @@ class GapRecorder:
             self.add(event_id, GapReason.LOST_IN_MEMORY, time.time())
             lost += 1
         if self._changed:
-            self._ledger.write({number: self._table.slot(number) for number in self._changed})
+            self._ledger.write({number: self._table.ranges[number] for number in self._changed})
             self._changed.clear()
         return lost
 
@@ -103,7 +103,7 @@ class GapRecorder:
         with guard:
             if self.is_durable:
                 return
-            changed = {number: self._table.slot(number) for number in self._changed}
+            changed = {number: self._table.ranges[number] for number in self._changed}
             everything = b"" if self._is_sound else self.slots()
         try:
             if self._is_sound:
@@ -118,7 +118,7 @@ class GapRecorder:
         self._is_sound = True
         with guard:
             # A slot that changed again meanwhile stays to be written.
-            self._changed -= {n for n, slot in changed.items() if slot == self._table.slot(n)}
+            self._changed -= {n for n, gap in changed.items() if gap == self._table.ranges[n]}
 
     def close(self) -> None:
         """Close the ledger."""

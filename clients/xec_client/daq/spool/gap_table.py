@@ -18,8 +18,8 @@ from xec_client.daq.spool.ids import EventId
 
 _BODY: Final = struct.Struct("<QqqqqddI")
 _CRC: Final = struct.Struct("<I")
-_COPY_BYTES: Final = _BODY.size + _CRC.size
-SLOT_BYTES: Final = 2 * _COPY_BYTES
+COPY_BYTES: Final = _BODY.size + _CRC.size
+SLOT_BYTES: Final = 2 * COPY_BYTES
 
 
 class GapReason(IntEnum):
@@ -73,7 +73,8 @@ class Buffer(Protocol):
     def __setitem__(self, where: slice, value: bytes) -> None: ...
 
 
-def _encode(gap: GapRange) -> bytes:
+def encode_copy(gap: GapRange) -> bytes:
+    """One copy of a slot."""
     body = _BODY.pack(gap.count, *gap.first, *gap.last, gap.since, gap.until, gap.reason)
     return body + _CRC.pack(crc32c(body))
 
@@ -90,8 +91,19 @@ def _decode(copy: bytes) -> GapRange | None:
 
 def decode_slot(slot: bytes) -> GapRange | None:
     """The newer of the two copies that are sound; a range only ever grows."""
-    copies = (_decode(slot[:_COPY_BYTES]), _decode(slot[_COPY_BYTES:SLOT_BYTES]))
-    return max((copy for copy in copies if copy), key=lambda gap: gap.count, default=None)
+    return _newer(slot)[0]
+
+
+def spare_copy(slot: bytes) -> int:
+    """Which copy, 0 or 1, can be written without losing what the slot holds."""
+    return 1 - _newer(slot)[1]
+
+
+def _newer(slot: bytes) -> tuple[GapRange | None, int]:
+    copies = (_decode(slot[:COPY_BYTES]), _decode(slot[COPY_BYTES:SLOT_BYTES]))
+    counts = [copy.count if copy else 0 for copy in copies]
+    row = int(counts[1] > counts[0])
+    return copies[row], row
 
 
 class GapTable:
@@ -142,6 +154,6 @@ class GapTable:
             self.ranges.append(gap)
         else:
             self.ranges[number] = gap
-        start = number * SLOT_BYTES + (gap.count % 2) * _COPY_BYTES
-        self._buffer[start : start + _COPY_BYTES] = _encode(gap)
+        start = number * SLOT_BYTES + (gap.count % 2) * COPY_BYTES
+        self._buffer[start : start + COPY_BYTES] = encode_copy(gap)
         return number

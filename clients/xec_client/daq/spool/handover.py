@@ -13,6 +13,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -134,4 +135,6 @@ class Handover:
         """Close the file, and remove it if all that it says is on disk."""
         self._map.close()
         if remove:
-            self._path.unlink(missing_ok=True)
+            # If it stays, the next opening finds all that it says on disk.
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
