@@ -27,7 +27,7 @@ from xec_client.daq.spool.spool import Spool
 from xec_client.daq.spool.store import Spooled
 
 EVENTS_PER_RUN = 400
-LONGEST_LIFE = 0.08  # s
+LONGEST_LIFE = 0.15  # s
 
 
 class Sink:

@@ -44,23 +44,29 @@ def ids(count: int, run: int = RUN) -> list[EventId]:
 class Claims:
     """What the spool said, and what the sink holds."""
 
-    accepted: list[EventId] = field(default_factory=list)
-    durable: int = 0
+    accepted: dict[EventId, None] = field(default_factory=dict)  # to survive a kill
+    durable: dict[EventId, None] = field(default_factory=dict)  # to survive a power cut
+    sequences: dict[int, EventId] = field(default_factory=dict)
     delivered: list[EventId] = field(default_factory=list)
     results: dict[EventId, bytes] = field(default_factory=dict)
     altered: list[EventId] = field(default_factory=list)
     unmarked: list[EventId] = field(default_factory=list)
     store: Store | None = None
-    offered: EventId | None = None
 
     def note_watermarks(self) -> None:
         """What the spool claims at this moment, also amidst an operation."""
         if self.store is None:
             return
         marks = self.store.watermarks
-        self.durable = max(self.durable, marks.durable)
-        if marks.accepted > len(self.accepted) and self.offered is not None:
-            self.accepted.append(self.offered)
+        for sequence, event_id in self.sequences.items():
+            if sequence <= marks.accepted:
+                self.accepted[event_id] = None
+            if sequence <= marks.durable:
+                self.durable[event_id] = None
+
+    def note_power_cut(self) -> None:
+        """What was not durable is not claimed any more."""
+        self.accepted = dict(self.durable)
 
     def deliver(self, store: Store, limit: int, reject: bool = False) -> int:
         """A consumer with a durable sink: take, keep, acknowledge (or reject every fifth)."""
@@ -86,10 +92,14 @@ def open_store(disk: MemoryDisk, settings: SpoolSettings = SMALL) -> Store:
 
 def live(disk: MemoryDisk, claims: Claims, events: Iterable[EventId]) -> None:
     """Write, sync by the policy, consume now and then; errors of the disk are tried again."""
+    claims.store = None
+    claims.sequences.clear()
     store = claims.store = open_store(disk)
+    if store.watermarks.durable == store.watermarks.accepted:
+        claims.durable = dict(claims.accepted)
     for event_id in events:
-        claims.offered = event_id
         for _ in range(6):
+            claims.sequences[store.watermarks.accepted + 1] = event_id
             try:
                 store.append(event_id, payload_of(event_id), 1.0)
                 break
@@ -97,7 +107,6 @@ def live(disk: MemoryDisk, claims: Claims, events: Iterable[EventId]) -> None:
                 continue
         else:
             continue
-        claims.accepted.append(event_id)
         try:
             if store.is_due():
                 store.sync()
@@ -126,6 +135,7 @@ def survive(disk: MemoryDisk, claims: Claims, events: Iterable[EventId], retries
         disk.end_process()
     except PowerCut:
         claims.note_watermarks()
+        claims.note_power_cut()
         disk.cut_power()
     else:
         disk.end_process()

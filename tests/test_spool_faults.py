@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 
 import pytest
 
 from support_memory_disk import Fault, Killed, MemoryDisk, PowerCut, at, at_each, broken, no_space
-from support_spool import SPOOL, Claims, ids, missing, survive
+from support_spool import RUN, SPOOL, Claims, ids, missing, survive
 from xec_client.daq.spool.files import publish
+from xec_client.daq.spool.ids import EventId
 
 EVENTS = ids(26)
 
@@ -31,7 +33,7 @@ def walk(faults: Callable[[int], Fault], power: bool, seed: int = 0) -> tuple[in
         reached = number <= len(disk.log)
         if power:
             disk.cut_power()
-        claimed = claims.accepted[: claims.durable] if power else claims.accepted
+        claimed = claims.durable if power else claims.accepted
         wrong += [f"{number}: {fault}" for fault in missing(disk, claims, claimed)]
         if not reached:
             return number - 1, wrong
@@ -84,8 +86,7 @@ def test_a_second_fault_during_recovery_loses_nothing() -> None:
             disk.fault = at(number, PowerCut)
             survive(disk, claims, [])
             reached = number <= len(disk.log) - before
-            claimed = claims.accepted[: claims.durable]
-            wrong += [f"{first}, {number}: {w}" for w in missing(disk, claims, claimed)]
+            wrong += [f"{first}, {number}: {w}" for w in missing(disk, claims, claims.durable)]
     assert wrong == []
 
 
@@ -115,13 +116,41 @@ def test_a_published_name_means_the_whole_content() -> None:
     assert [walk_publish(seed) for seed in range(5)] == [[]] * 5
 
 
+def many_lives(seed: int) -> list[str]:
+    """Several lives with errors here and there, each ended by a kill or a power cut."""
+    random = Random(seed)
+    disk, claims = MemoryDisk(seed), Claims()
+    first = 1
+    for _ in range(random.randrange(2, 6)):
+        end = random.randrange(5, 160)
+        ending = random.choice([Killed, PowerCut])
+        rate = random.choice([0.0, 0.02, 0.1, 0.3])
+
+        def fault(
+            _: str, number: int, end: int = end, ending: type = ending, rate: float = rate
+        ) -> BaseException | None:
+            if number >= end:
+                return ending()  # type: ignore[no-any-return]
+            return random.choice([broken, no_space])() if random.random() < rate else None
+
+        disk.fault = fault
+        events = [EventId(RUN, event) for event in range(first, first + 40)]
+        survive(disk, claims, events)
+        first += 40
+    return missing(disk, claims, claims.accepted)
+
+
+def test_many_lives_with_many_faults_lose_nothing() -> None:
+    assert {seed: wrong for seed in range(80) if (wrong := many_lives(seed))} == {}
+
+
 def test_the_walk_sees_what_is_lost() -> None:
     """Control: what is only accepted does not survive a power cut, and the walk says so."""
-    number = 60
     lost = 0
     for seed in range(10):
         disk, claims = MemoryDisk(seed), Claims()
-        disk.fault = at(number, PowerCut)
+        disk.fault = at(60, Killed)
         survive(disk, claims, EVENTS)
+        disk.cut_power()
         lost += len(missing(disk, claims, claims.accepted)) > 0
     assert lost > 0

@@ -171,7 +171,8 @@ def _lines(data: bytes) -> list[bytes]:
 
 def _line(rejection: Rejection) -> bytes:
     body = json.dumps([*rejection.id, rejection.reason, rejection.time]).encode()
-    return b"%08x %s\n" % (crc32c(body), body)
+    # The line break before it parts it from bytes that a power cut left behind the last line.
+    return b"\n%08x %s\n" % (crc32c(body), body)
 
 
 def read_rejections(files: Files, folder: Path) -> Iterator[Rejection]:

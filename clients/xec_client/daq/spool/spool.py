@@ -269,8 +269,10 @@ class Spool:
 
     def accounting(self) -> Accounting:
         """Where every event is."""
+        # The store first, and not under the lock of `offer`: what is accepted in between still
+        # counts as being in memory, and the sum is right.
+        snapshot = self._store.snapshot()
         with self._wake:
-            snapshot = self._store.snapshot()
             return Accounting(
                 offered=self._offered,
                 carried=snapshot.carried + self._lost_in_memory,
