@@ -207,7 +207,7 @@ class MemoryDisk:
         """What a power cut leaves: what was synced, and of the rest a random part."""
         self.end_process()
         inodes = {
-            inode
+            inode: None  # in order, so that a seed means the same each time
             for folder in self.folders.values()
             for names in (folder.volatile, folder.durable)
             for inode in names.values()

@@ -76,9 +76,26 @@ class LogWriter:
         self._begun = begun
         self._replaced = replaced
         self._active: SegmentWriter | None = None
+        self._suspect: Segment | None = None
         self._failed = False
         self._held: list[_Held] = []
         self.health = DiskHealth()
+
+    def adopt(self, segment: Segment, entries: list[Entry]) -> None:
+        """Distrust the end of an earlier process's last segment: write it anew with the next sync.
+
+        That process may have been killed after a failed fsync. Then the events are still read from
+        the page cache, an fsync now says nothing against it, and a power cut would take them.
+
+        Args:
+            segment: the last one.
+            entries: its last events.
+        """
+        now = time.monotonic()
+        sizes = [OVERHEAD + len(entry.payload) for entry in entries]
+        self._held = [_Held(e, size, now) for e, size in zip(entries, sizes, strict=True)]
+        self._suspect = segment
+        self._failed = bool(entries)
 
     @property
     def is_failed(self) -> bool:
@@ -169,7 +186,6 @@ class LogWriter:
 
     def _replace(self) -> None:
         """Write what is not durable into a new segment, sync it, and let it take over."""
-        assert self._active is not None
         if not self._held:
             self.seal()
             self._failed = False
@@ -183,13 +199,16 @@ class LogWriter:
             self._note_failed_fsync(error)
             self._abandon(fresh)
             raise
-        _LOG.warning("spool segment %s was given up: %s", self._active.segment.path.name, self)
-        old, self._active = self._active, fresh
-        old.close()
+        if self._active is not None:
+            _LOG.warning("spool segment %s was given up: %s", self._active.segment.path.name, self)
+            self._suspect = self._active.segment
+            self._active.close()
+            self.health.replaced += 1
+        assert self._suspect is not None
+        self._active = fresh
         self._failed = False
         self._held.clear()
-        self.health.replaced += 1
-        self._replaced(old.segment, fresh.segment)
+        self._replaced(self._suspect, fresh.segment)
 
     def _abandon(self, fresh: SegmentWriter) -> None:
         """Remove a copy that did not succeed; recovery knows it if that fails too."""

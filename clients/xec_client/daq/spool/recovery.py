@@ -170,8 +170,9 @@ def recover(files: Files, spool: Path) -> Recovered:
 def without_copies(pieces: list[_Piece]) -> list[_Piece]:
     """Each sequence in one segment only: the newest that has it.
 
-    After a failed fsync, what was not yet durable is written again into a new segment. A kill
-    amidst that leaves a copy that has less than the first one, which then stays.
+    After a failed fsync, and when a spool is opened, what may not be durable is written again into
+    a new segment. A kill or a power cut amidst that leaves a copy that has less than the first one,
+    which then stays.
     """
     kept = list(pieces)
     while len(kept) > 1 and _is_incomplete_copy(kept[-1].segment, kept[:-1]):
@@ -191,10 +192,12 @@ def without_copies(pieces: list[_Piece]) -> list[_Piece]:
 
 def _is_incomplete_copy(last: Segment, earlier: list[_Piece]) -> bool:
     before = max((piece.segment for piece in earlier), key=lambda segment: segment.next)
-    if not last.first < before.next > last.next:
+    if not last.first < before.next >= last.next:
         return False
     copied = range(max(last.first, before.first), last.next)
-    return not any(before.is_missing(sequence) for sequence in copied)
+    if any(before.is_missing(sequence) for sequence in copied):
+        return False
+    return last.next < before.next or any(last.is_missing(sequence) for sequence in copied)
 
 
 def _remove_others(files: Files, folder: Path, names: set[str]) -> None:

@@ -128,6 +128,8 @@ class Store:
         )
         self.health = self._writer.health
         self._used = sum(_bytes_of(segment) for segment in self._segments)
+        if self._segments:
+            self._make_durable(self._segments[-1])
         self._trim()
 
     def _set_aside(self, finding: Finding) -> None:
@@ -137,6 +139,21 @@ class Store:
             _LOG.error("spool segment %s is damaged: see quarantine", finding.report.segment)
         lost = [sequence for sequence in finding.sequences if self._settled.add(sequence)]
         self._counts[Settlement.DAMAGED] += len(lost) if is_new else 0
+
+    def _make_durable(self, last: Segment) -> None:
+        """Write the end of the last segment anew: what the page cache has, the disk may lack."""
+        start = max(last.first, self._settled.floor)
+        for sequence in range(start, last.next):
+            if last.is_missing(sequence):
+                start = sequence + 1
+        entries = [last.read(self._files, sequence) for sequence in range(start, last.next)]
+        self._writer.adopt(last, [entry for entry in entries if entry is not None])
+        try:
+            self._writer.sync()
+        except OSError as error:
+            # The writing side tries again; until then no more is claimed.
+            _LOG.warning("the end of spool segment %s is not durable: %s", last.path.name, error)
+            self._marks = Watermarks(self._marks.accepted, start - 1)
 
     # -- what both sides see
 
