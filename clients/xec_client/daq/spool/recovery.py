@@ -41,6 +41,8 @@ class Recovered:
         next_sequence: for the next event.
         next_number: for the next segment.
         findings: damage, also what was reported before.
+        leftovers: files whose events are in `segments` too. One of them may be the only durable
+            copy: they go when the end of the last segment has been written anew.
         torn: bytes at the ends of segments that a kill or a power cut left unfinished.
     """
 
@@ -49,6 +51,7 @@ class Recovered:
     next_sequence: int
     next_number: int
     findings: tuple[Finding, ...]
+    leftovers: tuple[Path, ...]
     torn: int
 
 
@@ -155,7 +158,7 @@ def recover(files: Files, spool: Path) -> Recovered:
     next_number = 1 + max((piece.segment.number for piece in pieces), default=0)
     settled_by_file = set[int]().union(*(piece.acknowledged for piece in pieces))
     kept = without_copies(pieces)
-    _remove_others(files, folder, {piece.segment.path.name for piece in kept})
+    leftovers = _others(files, folder, {piece.segment.path.stem for piece in kept})
     findings = _findings(kept)
     torn = sum(_finish(files, piece) for piece in kept)
     files.fsync_folder(folder)
@@ -164,7 +167,7 @@ def recover(files: Files, spool: Path) -> Recovered:
     for sequence in sorted(settled_by_file):
         settled.add(sequence)
     next_sequence = segments[-1].next if segments else 1
-    return Recovered(segments, settled, next_sequence, next_number, findings, torn)
+    return Recovered(segments, settled, next_sequence, next_number, findings, leftovers, torn)
 
 
 def without_copies(pieces: list[_Piece]) -> list[_Piece]:
@@ -200,12 +203,10 @@ def _is_incomplete_copy(last: Segment, earlier: list[_Piece]) -> bool:
     return last.next < before.next or any(last.is_missing(sequence) for sequence in copied)
 
 
-def _remove_others(files: Files, folder: Path, names: set[str]) -> None:
-    """Remove copies that are not needed, and acknowledgements without a segment."""
-    stems = {Path(name).stem for name in names}
-    for name in files.list(folder):
-        if Path(name).stem not in stems:
-            files.unlink(folder / name)
+def _others(files: Files, folder: Path, stems: set[str]) -> tuple[Path, ...]:
+    """Copies that are not needed, and acknowledgements without a segment."""
+    names = sorted(files.list(folder), reverse=True)
+    return tuple(folder / name for name in names if Path(name).stem not in stems)
 
 
 def _findings(pieces: list[_Piece]) -> tuple[Finding, ...]:

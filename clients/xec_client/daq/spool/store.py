@@ -128,8 +128,9 @@ class Store:
         )
         self.health = self._writer.health
         self._used = sum(_bytes_of(segment) for segment in self._segments)
-        if self._segments:
-            self._make_durable(self._segments[-1])
+        self._leftovers = found.leftovers
+        if not self._segments or self._make_durable(self._segments[-1]):
+            self._remove_leftovers()
         self._trim()
 
     def _set_aside(self, finding: Finding) -> None:
@@ -140,7 +141,7 @@ class Store:
         lost = [sequence for sequence in finding.sequences if self._settled.add(sequence)]
         self._counts[Settlement.DAMAGED] += len(lost) if is_new else 0
 
-    def _make_durable(self, last: Segment) -> None:
+    def _make_durable(self, last: Segment) -> bool:
         """Write the end of the last segment anew: what the page cache has, the disk may lack."""
         start = max(last.first, self._settled.floor)
         for sequence in range(start, last.next):
@@ -154,6 +155,18 @@ class Store:
             # The writing side tries again; until then no more is claimed.
             _LOG.warning("the end of spool segment %s is not durable: %s", last.path.name, error)
             self._marks = Watermarks(self._marks.accepted, start - 1)
+            return False
+        return True
+
+    def _remove_leftovers(self) -> None:
+        """Remove older copies of what is durable in the segments."""
+        for path in self._leftovers:
+            try:
+                self._files.unlink(path)
+            except OSError as error:
+                # The next recovery meets it again.
+                _LOG.warning("%s cannot be removed: %s", path.name, error)
+        self._leftovers = ()
 
     # -- what both sides see
 
@@ -225,6 +238,7 @@ class Store:
             old.cut(fresh.first)
             self._segments = [*self._segments, fresh]
             self._used = sum(_bytes_of(segment) for segment in self._segments)
+        self._remove_leftovers()
 
     # -- the consuming side
 
