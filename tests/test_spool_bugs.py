@@ -12,7 +12,7 @@ import pytest
 
 from support_memory_disk import Fault, Killed, MemoryDisk, PowerCut, at, at_each, broken
 from support_spool import SMALL, SPOOL, digest_of, ids, payload_of
-from test_spool_faults import walk, walk_publish
+from test_spool_faults import lossy_lives, walk, walk_publish
 from test_spool_format import damaged_outcome, flipped, segment_names, written
 from xec_client.daq.spool import files, gap_ledger, quarantine, record, segment
 from xec_client.daq.spool.check import check
@@ -65,6 +65,11 @@ def acknowledged_before_written(patch: Patch) -> None:
         return taken
 
     patch.setattr(Store, "take", take)
+
+
+def page_cache_trusted(patch: Patch) -> None:
+    """What an earlier process left is called durable because it can be read."""
+    patch.setattr(Store, "_make_durable", lambda *_: True)
 
 
 def checksum_off(patch: Patch) -> None:
@@ -137,6 +142,10 @@ def fsync_error_walk(_: Path) -> object:
     return walk(fault, power=True)[1]
 
 
+def lives(_: Path) -> object:
+    return lossy_lives(range(150))
+
+
 def publish_walk(_: Path) -> object:
     return [wrong for seed in range(5) for wrong in walk_publish(seed)]
 
@@ -190,6 +199,7 @@ CAUGHT_BY: list[tuple[Callable[[Patch], None], Callable[[Path], object]]] = [
     (folder_never_synced, power_walk),
     (accepted_before_written, kill_walk),
     (acknowledged_before_written, kill_walk),
+    (page_cache_trusted, lives),
     (checksum_off, flip_check),
     (rename_before_fsync, publish_walk),
     (fsync_retried, fsync_error_walk),

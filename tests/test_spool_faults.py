@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from random import Random
 
@@ -140,8 +141,21 @@ def many_lives(seed: int) -> list[str]:
     return missing(disk, claims, claims.accepted)
 
 
+def lossy_lives(seeds: range) -> dict[int, list[str]]:
+    return {seed: wrong for seed in seeds if (wrong := many_lives(seed))}
+
+
 def test_many_lives_with_many_faults_lose_nothing() -> None:
-    assert {seed: wrong for seed in range(80) if (wrong := many_lives(seed))} == {}
+    assert lossy_lives(range(150)) == {}
+
+
+@pytest.mark.faults
+def test_very_many_lives_with_many_faults_lose_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    seeds = range(1000, 13_000)
+    lossy = lossy_lives(seeds)
+    with capsys.disabled():
+        sys.stdout.write(f"\nspool: {len(lossy)} of {len(seeds)} series of faults with loss\n")
+    assert lossy == {}
 
 
 def test_the_walk_sees_what_is_lost() -> None:

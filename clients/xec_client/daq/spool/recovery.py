@@ -16,7 +16,7 @@ from xec_client.daq.spool.acknowledged import Settled
 from xec_client.daq.spool.files import TEMPORARY, Files
 from xec_client.daq.spool.ids import EventId
 from xec_client.daq.spool.quarantine import DamageReport
-from xec_client.daq.spool.record import MARKER_BYTES, Damage, Head, Scan, head_at, scan
+from xec_client.daq.spool.record import MARKER_BYTES, Damage, Entry, Head, Scan, head_at, scan
 from xec_client.daq.spool.segment import DATA_START, SUFFIX, Segment, decode_header
 
 SEGMENTS: Final = "segments"
@@ -24,11 +24,11 @@ SEGMENTS: Final = "segments"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Damage in a segment, with the bytes to be kept aside."""
+    """Damage in a segment, with the bytes to be kept aside, and the sequences that are lost."""
 
     report: DamageReport
     damaged: bytes
-    sequences: range
+    sequences: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ class Recovered:
         next_sequence: for the next event.
         next_number: for the next segment.
         findings: damage, also what was reported before.
-        leftovers: files whose events are in `segments` too. One of them may be the only durable
+        patches: events that are missing in the last segment and were found in an older copy.
+        leftovers: files whose events, if any, are in `segments` too. One may be the only durable
             copy: they go when the end of the last segment has been written anew.
         torn: bytes at the ends of segments that a kill or a power cut left unfinished.
     """
@@ -51,6 +52,7 @@ class Recovered:
     next_sequence: int
     next_number: int
     findings: tuple[Finding, ...]
+    patches: dict[int, Entry]
     leftovers: tuple[Path, ...]
     torn: int
 
@@ -157,9 +159,12 @@ def recover(files: Files, spool: Path) -> Recovered:
     pieces = read_pieces(files, folder)
     next_number = 1 + max((piece.segment.number for piece in pieces), default=0)
     settled_by_file = set[int]().union(*(piece.acknowledged for piece in pieces))
+    patches = _patches(files, pieces)
     kept = without_copies(pieces)
+    findings = _findings(kept, patches)
+    # A segment that never got a record only says what the next sequence is.
+    kept = [piece for piece in kept if piece.segment.offsets] or kept[-1:]
     leftovers = _others(files, folder, {piece.segment.path.stem for piece in kept})
-    findings = _findings(kept)
     torn = sum(_finish(files, piece) for piece in kept)
     files.fsync_folder(folder)
     segments = [piece.segment for piece in kept]
@@ -167,7 +172,9 @@ def recover(files: Files, spool: Path) -> Recovered:
     for sequence in sorted(settled_by_file):
         settled.add(sequence)
     next_sequence = segments[-1].next if segments else 1
-    return Recovered(segments, settled, next_sequence, next_number, findings, leftovers, torn)
+    return Recovered(
+        segments, settled, next_sequence, next_number, findings, patches, leftovers, torn
+    )
 
 
 def without_copies(pieces: list[_Piece]) -> list[_Piece]:
@@ -177,9 +184,7 @@ def without_copies(pieces: list[_Piece]) -> list[_Piece]:
     a new segment. A kill or a power cut amidst that leaves a copy that has less than the first one,
     which then stays.
     """
-    kept = list(pieces)
-    while len(kept) > 1 and _is_incomplete_copy(kept[-1].segment, kept[:-1]):
-        kept.pop()
+    kept = _without_incomplete(pieces)
     limit: int | None = None
     for piece in reversed(kept):
         if limit is not None:
@@ -191,6 +196,30 @@ def without_copies(pieces: list[_Piece]) -> list[_Piece]:
             ]
         limit = min(piece.segment.first, limit or piece.segment.first)
     return [piece for piece in kept if piece is kept[-1] or len(piece.segment.offsets)]
+
+
+def _without_incomplete(pieces: list[_Piece]) -> list[_Piece]:
+    kept = list(pieces)
+    while len(kept) > 1 and _is_incomplete_copy(kept[-1].segment, kept[:-1]):
+        kept.pop()
+    return kept
+
+
+def _patches(files: Files, pieces: list[_Piece]) -> dict[int, Entry]:
+    """Events of the last segment that are sound in an older copy only: parts of each survived."""
+    if not pieces:
+        return {}
+    *earlier, last = (piece.segment for piece in _without_incomplete(pieces))
+    found: dict[int, Entry] = {}
+    for sequence in range(last.first, last.next):
+        if not last.is_missing(sequence):
+            continue
+        for segment in reversed(earlier):
+            if segment.first <= sequence < segment.next and not segment.is_missing(sequence):
+                entry = segment.read(files, sequence)
+                if entry is not None:
+                    found.setdefault(sequence, entry)
+    return found
 
 
 def _is_incomplete_copy(last: Segment, earlier: list[_Piece]) -> bool:
@@ -209,24 +238,26 @@ def _others(files: Files, folder: Path, stems: set[str]) -> tuple[Path, ...]:
     return tuple(folder / name for name in names if Path(name).stem not in stems)
 
 
-def _findings(pieces: list[_Piece]) -> tuple[Finding, ...]:
+def _findings(pieces: list[_Piece], patches: dict[int, Entry]) -> tuple[Finding, ...]:
     """Damage inside the segments, and sequences that are missing between them."""
     findings = []
     for row, piece in enumerate(pieces):
         segment = piece.segment
         for bad in piece.damage:
             place, heads = bad.damage.offset, bad.damage.heads
-            findings.append(_finding(segment, place, bad.content, heads, bad.sequences))
+            lost = tuple(sequence for sequence in bad.sequences if sequence not in patches)
+            findings.append(_finding(segment, place, bad.content, heads, lost))
         after = pieces[row + 1].segment.first if row + 1 < len(pieces) else segment.next
         if segment.next < after:
             start = segment.next
             _miss(segment, after)
-            findings.append(_finding(segment, segment.size, b"", (), range(start, after)))
+            lost = tuple(range(start, after))
+            findings.append(_finding(segment, segment.size, b"", (), lost))
     return tuple(findings)
 
 
 def _finding(
-    segment: Segment, offset: int, damaged: bytes, heads: tuple[Head, ...], lost: range
+    segment: Segment, offset: int, damaged: bytes, heads: tuple[Head, ...], lost: tuple[int, ...]
 ) -> Finding:
     ids: tuple[EventId, ...] = tuple(head.id for head in heads if head.sequence in lost)
     unreadable = len(lost) - len(ids)

@@ -129,7 +129,7 @@ class Store:
         self.health = self._writer.health
         self._used = sum(_bytes_of(segment) for segment in self._segments)
         self._leftovers = found.leftovers
-        if not self._segments or self._make_durable(self._segments[-1]):
+        if not self._segments or self._make_durable(self._segments[-1], found.patches):
             self._remove_leftovers()
         self._trim()
 
@@ -141,20 +141,36 @@ class Store:
         lost = [sequence for sequence in finding.sequences if self._settled.add(sequence)]
         self._counts[Settlement.DAMAGED] += len(lost) if is_new else 0
 
-    def _make_durable(self, last: Segment) -> bool:
-        """Write the end of the last segment anew: what the page cache has, the disk may lack."""
+    def _make_durable(self, last: Segment, patches: Mapping[int, Entry]) -> bool:
+        """Write the end of the last segment anew: what the page cache has, the disk may lack.
+
+        Args:
+            last: the segment.
+            patches: events that it has not, though it should.
+
+        Raises:
+            OSError: the disk failed, and some events can only be had by this.
+        """
         start = max(last.first, self._settled.floor)
+        entries: list[Entry] = []
         for sequence in range(start, last.next):
-            if last.is_missing(sequence):
-                start = sequence + 1
-        entries = [last.read(self._files, sequence) for sequence in range(start, last.next)]
-        self._writer.adopt(last, [entry for entry in entries if entry is not None])
+            missing = last.is_missing(sequence)
+            entry = patches.get(sequence) if missing else last.read(self._files, sequence)
+            # What is written anew has no holes: it begins behind the last damage.
+            if entry is None:
+                entries.clear()
+            else:
+                entries.append(entry)
+        start = last.next - len(entries)
+        self._writer.adopt(last, entries)
         try:
             self._writer.sync()
         except OSError as error:
             # The writing side tries again; until then no more is claimed.
             _LOG.warning("the end of spool segment %s is not durable: %s", last.path.name, error)
             self._marks = Watermarks(self._marks.accepted, start - 1)
+            if any(sequence >= start for sequence in patches):
+                raise
             return False
         return True
 
@@ -288,7 +304,8 @@ class Store:
         offset, size = segment.offsets[row], segment.sizes[row]
         event_id = segment.id_of(sequence)
         _LOG.error("%s is damaged in spool segment %s: %s", event_id, segment.path.stem, why)
-        report = DamageReport(segment.path.stem, offset, size, (event_id,), 0, time.time())
+        ids = () if segment.is_missing(sequence) else (event_id,)
+        report = DamageReport(segment.path.stem, offset, size, ids, 1 - len(ids), time.time())
         try:
             damaged = self._files.read_at(segment.path, offset, size)
         except OSError:
