@@ -64,12 +64,18 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def drain(spool: Spool, wait: float = 0.3) -> list[Spooled]:
+def drain(spool: Spool) -> list[Spooled]:
+    """Everything, until nothing waits in memory or on disk."""
     found: list[Spooled] = []
-    while taken := spool.take(50, wait):
+    end = time.monotonic() + SOON
+    while True:
+        taken = spool.take(50, 0.02)
         found += taken
         spool.acknowledge(spooled.id for spooled in taken)
-    return found
+        accounting = spool.accounting()
+        if not taken and not accounting.spooled and not accounting.in_memory:
+            return found
+        assert time.monotonic() < end, "it never came to an end"
 
 
 @contextmanager
