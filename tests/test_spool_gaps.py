@@ -176,6 +176,9 @@ def test_a_strange_handover_file_is_ignored_and_a_strange_ledger_refused(tmp_pat
     (tmp_path / "x").write_bytes(b"something else")
     assert read_remains(tmp_path / "x") == Remains()
     assert read_remains(tmp_path / "absent") == Remains()
+    # A header that promises more than there is.
+    (tmp_path / "short").write_bytes(b"XECHAND\x01" + b"\xff" * 24)
+    assert read_remains(tmp_path / "short") == Remains()
     (tmp_path / "link").symlink_to(tmp_path / "x")
     with pytest.raises(OSError, match="symbolic links"):
         read_remains(tmp_path / "link")

@@ -292,6 +292,42 @@ def test_a_defect_of_the_writer_thread_is_not_swallowed(
         assert [gap.first for gap in spool.gaps] == [EventId(1, 1)]
 
 
+def test_the_law_holds_at_every_moment(tmp_path: Path, settings: SpoolSettings) -> None:
+    """Read by a third thread while the others work, with a full memory and a full disk."""
+    tight = replace(settings, max_bytes=8192, memory_events=4)
+    with Spool(tmp_path / "spool", tight) as spool:
+
+        def produce() -> None:
+            for event_id in ids(2000):
+                spool.offer(event_id, payload_of(event_id))
+                time.sleep(1e-5)  # let the others work
+
+        def consume() -> None:
+            while source.is_alive():
+                spool.acknowledge([spooled.id for spooled in spool.take(5)])
+
+        source = threading.Thread(target=produce)
+        threads = [source, threading.Thread(target=consume)]
+        for thread in threads:
+            thread.start()
+        seen = []
+        while source.is_alive():
+            seen.append(spool.accounting())
+        for thread in threads:
+            thread.join()
+    assert {accounting.unaccounted for accounting in seen} == {0}
+    assert len({accounting.offered for accounting in seen}) > 50
+
+
+def test_a_damaged_identity_is_refused_in_one_sentence(
+    tmp_path: Path, settings: SpoolSettings
+) -> None:
+    Spool(tmp_path / "spool", settings).close()
+    (tmp_path / "spool" / "spool.id").write_bytes(b"../../elsewhere")
+    with pytest.raises(FileError, match=r"spool\.id is damaged: remove it"):
+        Spool(tmp_path / "spool", settings)
+
+
 def test_bounds_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(UsageError, match="four of its segments"):
         SpoolSettings(max_bytes=1000, segment_bytes=1024)

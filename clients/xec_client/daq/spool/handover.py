@@ -68,6 +68,9 @@ def read_remains(path: Path) -> Remains:
     if len(data) < _HEADER.size or not data.startswith(_MAGIC):
         return Remains()
     _, entries, slots = _HEADER.unpack_from(data)
+    # What the header says is believed as far as the file goes.
+    entries = min(entries, len(data) // _ENTRY_BYTES)
+    slots = min(slots, len(data) // SLOT_BYTES)
     waiting = [_entry_at(data, _HEADER.size + row * _ENTRY_BYTES) for row in range(entries)]
     start = _HEADER.size + entries * _ENTRY_BYTES
     places = (start + row * SLOT_BYTES for row in range(slots))

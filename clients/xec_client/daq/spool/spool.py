@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import secrets
 import time
 from collections import Counter, deque
@@ -88,13 +89,10 @@ class Spool:
 
     def _open(self, folder: Path) -> None:
         """Recover what is on disk, then what was in memory, then begin a new hand-over file."""
-        path = folder / _ID
-        if not path.exists():
-            publish(self._files, path, secrets.token_hex(16).encode())
+        spool_id = self._identity(folder / _ID)
         self._store = Store(self._files, folder, self._settings)
         self._next = self._store.watermarks.accepted + 1
         self._gaps = GapRecorder(self._files, folder, self._settings.gap_slots)
-        spool_id = path.read_text()
         handover_path = path_for(spool_id, self._settings.handover, folder)
         lost = self._gaps.absorb(read_remains(handover_path), self._next)
         self._lost_in_memory = lost
@@ -102,6 +100,15 @@ class Spool:
         entries = self._settings.memory_events + 1
         self._handover = Handover(handover_path, entries, self._gaps.slots())
         self._gaps.move_to(self._handover)
+
+    def _identity(self, path: Path) -> str:
+        """What the hand-over file of this spool is called by, made once."""
+        if not path.exists():
+            publish(self._files, path, secrets.token_hex(16).encode())
+        content = path.read_bytes()
+        if not re.fullmatch(rb"[0-9a-f]{32}", content):
+            raise FileError(f"{path} is damaged: remove it, and only it, to open the spool.")
+        return content.decode()
 
     # -- the source's side
 
