@@ -298,7 +298,7 @@ def test_the_law_holds_at_every_moment(tmp_path: Path, settings: SpoolSettings) 
     with Spool(tmp_path / "spool", tight) as spool:
 
         def produce() -> None:
-            for event_id in ids(2000):
+            for event_id in ids(600):
                 spool.offer(event_id, payload_of(event_id))
                 time.sleep(1e-5)  # let the others work
 
@@ -316,7 +316,7 @@ def test_the_law_holds_at_every_moment(tmp_path: Path, settings: SpoolSettings) 
         for thread in threads:
             thread.join()
     assert {accounting.unaccounted for accounting in seen} == {0}
-    assert len({accounting.offered for accounting in seen}) > 50
+    assert len({accounting.offered for accounting in seen}) > 20
 
 
 def test_a_damaged_identity_is_refused_in_one_sentence(
