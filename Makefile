@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto bench clean
+.PHONY: help demo test faults lint proto bench clean
 
 VENV := .venv
 VENV_DEMO := .venv-demo
@@ -42,6 +42,9 @@ demo: $(VENV_DEMO)/.installed ## Reconstruct the sample events through a server 
 
 test: lint ## Check style, types and imports, then run all tests
 	$(VENV)/bin/python -m pytest
+
+faults: $(VENV)/.installed ## Run the long fault injections, which `make test` leaves out
+	$(VENV)/bin/python -m pytest -m faults
 
 lint: $(VENV)/.installed ## Check style, types and imports
 	$(VENV)/bin/ruff check .
