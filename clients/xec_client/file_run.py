@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence, Sized
+from collections.abc import Generator, Sequence, Sized
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 from rich.console import Console
 
 from xec.conditions.dead_list import DeadList
-from xec.errors import InvalidEvent, ModelError
-from xec.event import EventBatch, Reconstruction
+from xec.event import Reconstruction
 from xec.io.events import EventSource, open_events
 from xec.io.output import refuse_same_file
 from xec.io.results import ResultWriter, open_result_writer
-from xec.io.root_columns import EventChunk
 from xec_client.ordered import ordered_map
-from xec_client.places import Backend, Place, Work
+from xec_client.places import Backend, Place
 from xec_client.progress import event_progress
 from xec_client.summary import event_table, recovered_table, summary_table
 from xec_client.tally import Tally
+from xec_client.works import refuse_other_geometry, works_of
 
 PIPED_WIDTH: Final = 110
 """Columns of a table that goes to a file or a pipe."""
@@ -66,45 +63,6 @@ class Report:
     quiet: bool
 
 
-def _refuse_other_geometry(file: EventSource, backend: Backend) -> None:
-    model, events = backend.geometry_hash, file.geometry_hash
-    if events is not None and events != model:
-        raise ModelError(
-            f"{file.path} was made with geometry {events[:12]}…, the model for {model[:12]}…: use "
-            "a model for the geometry of the file."
-        )
-
-
-def _refuse_blind(events: EventBatch) -> None:
-    blind = ~events.npho_valid.any(axis=1)
-    if blind.any():
-        row = int(blind.argmax())
-        raise InvalidEvent(
-            f"Event {events.event[row]} of run {events.run[row]} has no sensor with a valid "
-            "count: leave it out of the file, or check the dead list."
-        )
-
-
-def _batches(file: EventSource, job: Job) -> Iterator[Work]:
-    for chunk in file.chunks(job.batch_size):
-        for work in _works(chunk, job.dead):
-            _refuse_blind(work.events)
-            yield work
-
-
-def _works(chunk: EventChunk, dead: DeadList | None) -> Iterator[Work]:
-    """The chunk with the list of the job, or cut where the list that the file tells changes."""
-    if dead is not None:
-        yield Work(chunk.events.with_dead(dead.mask), dead)
-    elif chunk.dead is None:
-        yield Work(chunk.events, None)
-    else:
-        changes = np.flatnonzero((chunk.dead[1:] != chunk.dead[:-1]).any(axis=1)) + 1
-        for first, last in pairwise([0, *changes.tolist(), len(chunk.events)]):
-            told = DeadList.from_mask(chunk.dead[first])
-            yield Work(chunk.events[first:last].with_dead(told.mask), told)
-
-
 def run_job(
     job: Job, file: EventSource, backend: Backend, writer: ResultWriter
 ) -> Generator[Answers]:
@@ -120,9 +78,9 @@ def run_job(
         XecError: the file is damaged or of another geometry than the model, an event has no valid
             sensor, the backend failed, or the output cannot be written.
     """
-    _refuse_other_geometry(file, backend)
+    refuse_other_geometry(file, backend)
     with writer:
-        batches = _batches(file, job)
+        batches = works_of(file.chunks(job.batch_size), job.dead)
         for work, answers in ordered_map(backend.reconstruct, batches, job.in_flight):
             writer.write(work.events, answers)
             yield answers

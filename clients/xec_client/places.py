@@ -70,9 +70,11 @@ class Embedded:
 
     Args:
         repository: folder with the model.
+        sessions: calls at the same time, each on one core; 0 means all cores.
     """
 
     repository: Path
+    sessions: int = 0
 
     def __str__(self) -> str:
         return "in this process"
@@ -87,11 +89,11 @@ class Embedded:
         """
         if find_spec("onnxruntime") is None:
             raise UsageError(
-                "xec reconstruct --local needs onnxruntime: pip install 'xec-reconstruct[server]'."
+                "Reconstructing in this process needs onnxruntime: pip install 'xec-reconstruct[server]'."
             )
-        from xec.engines.onnx import OnnxEngine  # noqa: PLC0415
+        from xec.engines.onnx import OnnxEngine, OnnxSettings  # noqa: PLC0415
 
-        engine = OnnxEngine(self.repository)
+        engine = OnnxEngine(self.repository, OnnxSettings(sessions=self.sessions))
 
         def reconstruct(work: Work) -> list[Reconstruction]:
             outputs = engine.infer(tensors_of(work.events))

@@ -15,7 +15,8 @@
     │   └── EngineTooLate            one that did not answer in the time that the call had
     ├── ServiceError        exit 7   a server that cannot listen or cannot be reached
     ├── DivergedError       exit 8   a training whose loss is no number any more
-    └── OutOfMemoryError    exit 9   a training that does not fit into memory
+    ├── OutOfMemoryError    exit 9   a training that does not fit into memory
+    └── IncompleteError     exit 10  some of many runs failed; the others are done
 
 Anything else that escapes is a defect and keeps its traceback.
 """
@@ -137,3 +138,9 @@ class OutOfMemoryError(XecError):
     """A training that needs more memory than there is."""
 
     exit_code = 9
+
+
+class IncompleteError(XecError):
+    """Some of many runs failed, each with a reason of its own; the others are done."""
+
+    exit_code = 10

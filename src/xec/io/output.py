@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from xec.errors import FileError, UsageError
+
+
+Output = Callable[[Path], AbstractContextManager[BinaryIO]]
+"""Where the bytes of a path go while it is written; `replacing` is the usual one."""
 
 
 def refuse_same_file(source: Path, output: Path) -> None:

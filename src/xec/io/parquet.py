@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xec.event import EventBatch, Reconstruction, Recovered, RecoveryStatus
-from xec.io.output import replacing, writing
+from xec.io.output import Output, replacing, writing
 from xec.io.result_columns import (
     GAMMA_COLUMNS,
     GammaColumn,
@@ -111,8 +111,9 @@ class ParquetResultWriter:
         FileError: when the directory is missing or the disk is full.
     """
 
-    def __init__(self, path: Path, label: ResultLabel) -> None:
+    def __init__(self, path: Path, label: ResultLabel, output: Output = replacing) -> None:
         self._path = path
+        self._open = output
         self._label = label
         self._provenances = ProvenanceList()
         self._pending: list[Reconstruction] = []
@@ -121,7 +122,7 @@ class ParquetResultWriter:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            output = stack.enter_context(replacing(self._path))
+            output = stack.enter_context(self._open(self._path))
             with writing(self._path):
                 self._writer = pq.ParquetWriter(
                     output, SCHEMA, compression="zstd", write_page_checksum=True

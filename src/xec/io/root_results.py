@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from xec.detector.channels import N_CHANNELS
 from xec.event import EventBatch, Reconstruction, RecoveryStatus
+from xec.io.output import Output, replacing
 from xec.io.result_columns import (
     GAMMA_COLUMNS,
     ProvenanceList,
@@ -91,10 +92,11 @@ class RootResultWriter:
         FileError: when the directory is missing or the disk is full.
     """
 
-    def __init__(self, path: Path, label: ResultLabel) -> None:
+    def __init__(self, path: Path, label: ResultLabel, output: Output = replacing) -> None:
         self._label = label
         self._provenances = ProvenanceList()
-        self._table = RootTable(path, RESULT_BRANCHES, label.metadata(self._provenances))
+        meta = label.metadata(self._provenances)
+        self._table = RootTable(path, RESULT_BRANCHES, meta, output)
 
     def __enter__(self) -> Self:
         self._table.__enter__()

@@ -13,7 +13,7 @@ import numpy as np
 import uproot
 
 from xec.errors import FileError
-from xec.io.output import replacing, writing
+from xec.io.output import Output, replacing, writing
 from xec.io.root_schema import META, TREE, Branch, Columns
 
 # Entries per basket: 1.2 MB of a 4760-sensor branch, large enough to compress and to read in one
@@ -30,10 +30,18 @@ class RootTable:
         path: the file to write; an existing one is replaced.
         branches: those that every such tree has; see `add_branches`.
         meta: stored beside the tree as JSON, with the number of entries.
+        output: where the bytes go.
     """
 
-    def __init__(self, path: Path, branches: tuple[Branch, ...], meta: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        branches: tuple[Branch, ...],
+        meta: Mapping[str, Any],
+        output: Output = replacing,
+    ) -> None:
         self._path = path
+        self._open = output
         self._branches = branches
         self._meta = dict(meta)
         self._stack = ExitStack()
@@ -45,7 +53,7 @@ class RootTable:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            output = stack.enter_context(replacing(self._path))
+            output = stack.enter_context(self._open(self._path))
             with writing(self._path):
                 self._file = uproot.recreate(output, compression=uproot.LZ4(4))
                 # Until the file is closed its note announces no number of entries.
