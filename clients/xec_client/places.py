@@ -89,7 +89,7 @@ class Embedded:
         """
         if find_spec("onnxruntime") is None:
             raise UsageError(
-                "Reconstructing in this process needs onnxruntime: pip install 'xec-reconstruct[server]'."
+                "Reconstructing here needs onnxruntime: pip install 'xec-reconstruct[server]'."
             )
         from xec.engines.onnx import OnnxEngine, OnnxSettings  # noqa: PLC0415
 

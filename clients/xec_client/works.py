@@ -1,4 +1,4 @@
-"""From the chunks of a file to what a place reconstructs: dead lists applied, hopeless events out."""
+"""From the chunks of a file to what a place reconstructs: dead lists applied, no blind events."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from typing import BinaryIO, cast
 
 from xec.errors import FileError, UsageError
 
-
 Output = Callable[[Path], AbstractContextManager[BinaryIO]]
 """Where the bytes of a path go while it is written; `replacing` is the usual one."""
 

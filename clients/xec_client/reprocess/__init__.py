@@ -1,0 +1,1 @@
+"""Offline reprocessing: files of events into parts of results, resumable (docs/reprocess.md)."""

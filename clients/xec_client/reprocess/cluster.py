@@ -1,0 +1,204 @@
+"""Working on pieces by Dask: a cluster on this machine, one that runs already, or batch jobs.
+
+Dask may run a piece twice and forgets what it did when its scheduler ends. Neither matters: parts
+are published once by their names, and what was done is in the output folder.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterator
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+import dask
+import distributed
+from distributed.scheduler import KilledWorker
+
+from xec.errors import ServiceError, UsageError
+from xec_client.reprocess.cluster_address import ClusterAddress, ClusterKind
+from xec_client.reprocess.plan import Piece
+from xec_client.reprocess.worker import Assignment, Failure, Outcome, work_remotely
+
+CONNECT_SECONDS: Final = 10.0
+RETRIES: Final = 2
+"""Further tries of a piece whose worker raised what is no error of the project."""
+
+ALLOWED_DEATHS: Final = 3
+"""Workers that may die with a piece before it is given up, where we start the scheduler."""
+
+LEAST_AHEAD: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Certificates for talking to the scheduler and the workers.
+
+    Args:
+        ca: of those who signed, PEM.
+        cert: ours, PEM.
+        key: its key, PEM.
+    """
+
+    ca: Path
+    cert: Path
+    key: Path
+
+    def security(self) -> distributed.Security:
+        """The same for Dask, which then refuses anything unencrypted."""
+        options: dict[str, Any] = {
+            "tls_ca_file": str(self.ca),
+            "require_encryption": True,
+        }
+        for role in ("client", "scheduler", "worker"):
+            options |= {f"tls_{role}_cert": str(self.cert), f"tls_{role}_key": str(self.key)}
+        return distributed.Security(**options)
+
+
+@dataclass(frozen=True, slots=True)
+class OnCluster:
+    """Pieces on the workers of a cluster.
+
+    Args:
+        address: which cluster.
+        workers: batch jobs to ask for.
+        tls: certificates; None: unencrypted.
+        patience: seconds to wait for the first worker.
+    """
+
+    address: ClusterAddress
+    workers: int = 1
+    tls: Tls | None = None
+    patience: float = 600.0
+
+    def run(self, pieces: Iterator[Piece], assignment: Assignment) -> Generator[Outcome]:
+        """The outcomes of all pieces, as they come.
+
+        A few pieces more than there are workers are handed over at a time.
+
+        Raises:
+            ServiceError: the scheduler cannot be reached or is lost, or no worker comes.
+            UsageError: a package for this kind of cluster is not installed.
+        """
+        first = next(pieces, None)
+        if first is None:
+            return
+        with self._connected() as client:
+            yield from _Feeding(client, assignment, str(self.address.detail)).run(
+                chain([first], pieces)
+            )
+
+    @contextmanager
+    def _connected(self) -> Iterator[distributed.Client]:
+        """A client of the cluster, with a worker at least."""
+        security = None if self.tls is None else self.tls.security()
+        deaths = {"distributed.scheduler.allowed-failures": ALLOWED_DEATHS}
+        with ExitStack() as stack:
+            stack.enter_context(dask.config.set(deaths))
+            where = self._started(stack, security)
+            try:
+                client = distributed.Client(where, security=security, timeout=CONNECT_SECONDS)
+            except (OSError, TimeoutError) as error:
+                raise ServiceError(
+                    f"The Dask scheduler {self.address.detail} cannot be reached: {_line(error)}."
+                ) from error
+            stack.enter_context(client)
+            try:
+                client.wait_for_workers(1, timeout=self.patience)
+            except TimeoutError as error:
+                raise ServiceError(
+                    f"No Dask worker came within {self.patience:g} s: look at the cluster, or wait "
+                    "longer with --wait."
+                ) from error
+            yield client
+
+    def _started(self, stack: ExitStack, security: distributed.Security | None) -> Any:
+        """What to connect to: a cluster that we start, or the address of one."""
+        match self.address.kind:
+            case ClusterKind.SCHEDULER:
+                return self.address.detail
+            case ClusterKind.LOCAL:
+                return stack.enter_context(
+                    distributed.LocalCluster(
+                        n_workers=self.address.processes,
+                        threads_per_worker=1,
+                        processes=True,
+                        host="127.0.0.1",
+                        dashboard_address=None,
+                        silence_logs=logging.ERROR,
+                        security=security,
+                    )
+                )
+            case ClusterKind.SLURM:
+                return stack.enter_context(self._batch_jobs(security))
+
+    def _batch_jobs(self, security: distributed.Security | None) -> Any:
+        if find_spec("dask_jobqueue") is None:
+            raise UsageError(
+                "--cluster slurm needs dask-jobqueue: pip install 'xec-reconstruct[slurm]'."
+            )
+        from dask_jobqueue import SLURMCluster  # noqa: PLC0415
+
+        profile = self.address.detail
+        if dask.config.get(f"jobqueue.{profile}", None) is None:
+            raise UsageError(
+                f"Dask's configuration has no jobqueue.{profile}: describe the jobs there, see "
+                "docs/reprocess.md."
+            )
+        cluster = SLURMCluster(config_name=profile, security=security)
+        cluster.scale(jobs=self.workers)
+        return cluster
+
+
+@dataclass(slots=True)
+class _Feeding:
+    """Pieces handed over to a client's workers, a few more than there are workers at a time."""
+
+    client: distributed.Client
+    assignment: Assignment
+    scheduler: str
+    under_way: dict[Any, Piece] = field(default_factory=dict)
+
+    def run(self, pieces: Iterator[Piece]) -> Generator[Outcome]:
+        done = distributed.as_completed(raise_errors=False)
+        while True:
+            self._hand_over(pieces, done)
+            if not self.under_way:
+                return
+            future = next(done)
+            yield self._outcome(future, self.under_way.pop(future))
+
+    def _hand_over(self, pieces: Iterator[Piece], done: Any) -> None:
+        ahead = max(LEAST_AHEAD, 2 * sum(self.client.nthreads().values()))
+        while len(self.under_way) < ahead and (piece := next(pieces, None)) is not None:
+            future = self.client.submit(
+                work_remotely, piece, self.assignment, pure=False, retries=RETRIES
+            )
+            self.under_way[future] = piece
+            done.add(future)
+
+    def _outcome(self, future: Any, piece: Piece) -> Outcome:
+        """What came of a piece, its end by force included."""
+        if future.status == "finished":
+            outcome: Outcome = future.result()
+            return outcome
+        error = future.exception() if future.status == "error" else CancelledError()
+        if isinstance(error, KilledWorker):
+            reason = f"{piece.source.path}: the workers that had it died, one after the other."
+            return Outcome(piece, failure=Failure(reason))
+        if isinstance(error, CancelledError):
+            reason = f"The Dask scheduler {self.scheduler} was lost: start again to go on."
+            return Outcome(piece, failure=Failure(reason, True, ServiceError.exit_code))
+        if isinstance(error, ImportError):
+            reason = f"The Dask workers lack a package: {error}; install xec-reconstruct there."
+            return Outcome(piece, failure=Failure(reason, True, ServiceError.exit_code))
+        raise error
+
+
+def _line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

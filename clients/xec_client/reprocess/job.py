@@ -1,0 +1,114 @@
+"""A whole reprocessing, from what was asked for to the state of every run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xec.conditions.dead_list import DeadList
+from xec.engines.repository import read_model
+from xec.lineage import Provenance
+from xec_client.client import Client
+from xec_client.places import READY_SECONDS, Embedded
+from xec_client.reprocess.course import Course, Executor
+from xec_client.reprocess.files import DiskFiles, Files
+from xec_client.reprocess.folder import lineage_folder, owned
+from xec_client.reprocess.lineage import Recipe
+from xec_client.reprocess.manifest import open_manifest, read_manifest
+from xec_client.reprocess.sink import Sink
+from xec_client.reprocess.sources import Identity, look_at, refuse_ambiguous
+from xec_client.reprocess.worker import AnyPlace, Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked for.
+
+    Args:
+        paths: the inputs.
+        out: output folder.
+        place: who reconstructs.
+        dead: the dead sensors; None where files or server tell.
+        suffix: of the parts, ``.parquet`` or ``.root``.
+        part_events: events of a part.
+        batch_size: events that are reconstructed together.
+        in_flight: batches under way at the same time.
+        identity: by what inputs are recognised.
+        most_attempts: after so many failures a run is abandoned.
+        again: try abandoned runs once more.
+        files: the disk that the output folder is on.
+    """
+
+    paths: Sequence[Path]
+    out: Path
+    place: AnyPlace
+    dead: DeadList | None = None
+    suffix: str = ".parquet"
+    part_events: int = 2048
+    batch_size: int = 64
+    in_flight: int = 4
+    identity: Identity = Identity.STAT
+    most_attempts: int = 3
+    again: bool = False
+    files: Files = field(default_factory=DiskFiles)
+
+    def recipe(self) -> Recipe:
+        """What decides the results.
+
+        Raises:
+            ModelError: there is no model, or it is altered.
+            ClientError: the server is not there.
+        """
+        told = _told(self.place)
+        return Recipe(
+            model_sha256=told.model_sha256,
+            engine=told.engine,
+            dead_list_id=told.dead_list_id if self.dead is None else self.dead.list_id,
+            suffix=self.suffix,
+            part_events=self.part_events,
+            batch_size=self.batch_size,
+            identity=self.identity.value,
+        )
+
+
+def _told(place: AnyPlace) -> Provenance:
+    """Which model will answer, by which engine, with which list of its own."""
+    if isinstance(place, Embedded):
+        return Provenance("", "", read_model(place.repository).sha256, "", engine="onnx")
+    with Client(place.server, timeout=place.timeout) as client:
+        client.wait_ready(min(place.timeout, READY_SECONDS))
+        told = client.model().provenance
+    return Provenance(
+        "", "", told.model_sha256, "", told.dead_list_id, engine=f"server {told.engine}".strip()
+    )
+
+
+def reprocess(job: Job, executor: Executor, advance: Callable[[int], None]) -> Course:
+    """Do what is due, and nothing else.
+
+    Args:
+        job: what is asked for.
+        executor: who works.
+        advance: called with numbers of events that are done.
+
+    Returns:
+        The course, with the state of every run.
+
+    Raises:
+        XecError: something failed that is not the fault of one input; what was done is kept, and
+            the same call goes on from there.
+    """
+    recipe = job.recipe()
+    with owned(job.out, job.files):
+        sources = [look_at(path, job.identity) for path in job.paths]
+        refuse_ambiguous(sources)
+        folder = lineage_folder(job.out, recipe, job.files)
+        Sink(folder, job.files).sweep()
+        manifest = open_manifest(folder, job.files)
+        contents = read_manifest(folder)
+        course = Course(sources, recipe, folder, manifest, contents, job.most_attempts, job.again)
+        place = job.place
+        told = Assignment(place, recipe, job.dead, folder.absolute(), job.in_flight)
+        course.run(executor, told, advance)
+    return course

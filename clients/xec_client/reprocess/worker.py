@@ -1,0 +1,219 @@
+"""Making the parts of a piece: in this process, or in that of a Dask worker."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+from xec import __version__
+from xec.conditions.dead_list import DeadList
+from xec.errors import XecError
+from xec.event import Reconstruction
+from xec.io.events import EventSource, open_events
+from xec.io.results import ResultWriter
+from xec.io.root import EventFile
+from xec.io.root_columns import EventChunk
+from xec_client.ordered import ordered_map
+from xec_client.places import Backend, Embedded, Remote
+from xec_client.reprocess.failures import ModelChanged, ends_all
+from xec_client.reprocess.files import DiskFiles, Files
+from xec_client.reprocess.lineage import Recipe, part_name
+from xec_client.reprocess.plan import Piece
+from xec_client.reprocess.sink import Part, Sink
+from xec_client.works import refuse_other_geometry, works_of
+
+AnyPlace = Embedded | Remote
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """All that a worker needs besides the piece.
+
+    Args:
+        place: who reconstructs.
+        recipe: what decides the results.
+        dead: the dead sensors; None where the files or the server tell.
+        folder: of the lineage.
+        in_flight: batches under way at the same time.
+    """
+
+    place: AnyPlace
+    recipe: Recipe
+    dead: DeadList | None
+    folder: Path
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a piece was not finished.
+
+    Args:
+        reason: one sentence.
+        ends_all: whether it lies not in the input, and so nothing else can go on.
+        exit_code: of the error.
+    """
+
+    reason: str
+    ends_all: bool = False
+    exit_code: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a piece, or of a part of it.
+
+    Args:
+        piece: which one.
+        parts: published since the last outcome.
+        finished: nothing more comes of this piece.
+        failure: why it was not finished; None while all is well.
+        notes: what a user should know of the input, one sentence each.
+    """
+
+    piece: Piece
+    parts: tuple[Part, ...] = ()
+    finished: bool = True
+    failure: Failure | None = None
+    notes: tuple[str, ...] = ()
+
+
+def work_on(
+    piece: Piece, assignment: Assignment, backend: Backend, files: Files
+) -> Iterator[Outcome]:
+    """Make the parts of a piece; one outcome for each, and a last one that is finished.
+
+    Errors of the project become failures; others are defects, and raised.
+    """
+    sink = Sink(assignment.folder, files)
+    try:
+        with open_events(piece.source.path) as file:
+            refuse_other_geometry(file, backend)
+            for first, chunks in _parts(file, piece, assignment.recipe):
+                if first in piece.known:
+                    continue
+                name = part_name(assignment.recipe, piece.source, first)
+                part = sink.published(name, first) or sink.publish(
+                    name,
+                    first,
+                    _Filling(chunks, assignment, backend),
+                    source=piece.source.path.name,
+                    synthetic=file.synthetic,
+                )
+                yield Outcome(piece, (part,), finished=False)
+            notes = file.notes
+    except XecError as error:
+        yield Outcome(piece, failure=failure_of(error))
+        return
+    yield Outcome(piece, notes=notes)
+
+
+def failure_of(error: XecError) -> Failure:
+    """An error as it travels between processes."""
+    return Failure(str(error), ends_all(error), error.exit_code)
+
+
+@dataclass(frozen=True, slots=True)
+class _Filling:
+    """Reconstructs the events of a part into a writer."""
+
+    chunks: Iterable[EventChunk]
+    assignment: Assignment
+    backend: Backend
+
+    def __call__(self, writer: ResultWriter) -> int:
+        rows = 0
+        works = works_of(self.chunks, self.assignment.dead)
+        answered = ordered_map(self.backend.reconstruct, works, self.assignment.in_flight)
+        for work, answers in answered:
+            _refuse_other_model(answers, self.assignment.recipe)
+            writer.write(work.events, answers)
+            rows += len(answers)
+        return rows
+
+
+def _refuse_other_model(answers: Sequence[Reconstruction], recipe: Recipe) -> None:
+    for answer in answers:
+        found = answer.provenance.model_sha256
+        if found != recipe.model_sha256:
+            raise ModelChanged(
+                f"Answers come from model {found[:12]}… now, not from {recipe.model_sha256[:12]}… "
+                "any more: start again, which makes a lineage of its own."
+            )
+
+
+def _parts(
+    file: EventSource, piece: Piece, recipe: Recipe
+) -> Iterator[tuple[int, Iterable[EventChunk]]]:
+    """First entry and chunks of each part of a piece."""
+    size, step = recipe.batch_size, recipe.part_events
+    if isinstance(file, EventFile):
+        assert piece.stop is not None
+        for start in range(piece.start, max(piece.stop, piece.start + 1), step):
+            stop = min(start + step, piece.stop)
+            yield start, file.chunks(size, entry_start=start, entry_stop=stop)
+        return
+    none = True
+    for first, group in groupby(_cut(file.chunks(size), step), key=lambda cut: cut[0]):
+        none = False
+        yield first, (chunk for _, chunk in group)
+    if none:
+        yield 0, ()
+
+
+def _cut(chunks: Iterable[EventChunk], step: int) -> Iterator[tuple[int, EventChunk]]:
+    """Chunks, cut where a part ends, with the first entry of their part."""
+    entry = 0
+    for chunk in chunks:
+        done = 0
+        while done < len(chunk):
+            first = entry // step * step
+            cut = chunk[slice(done, done + first + step - entry)]
+            yield first, cut
+            done += len(cut)
+            entry += len(cut)
+
+
+@dataclass(slots=True)
+class _Backends:
+    """Backends of this process, opened once and kept for all pieces."""
+
+    stack: ExitStack = field(default_factory=ExitStack)
+    known: dict[AnyPlace, Backend] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, place: AnyPlace) -> Backend:
+        with self.lock:
+            if place not in self.known:
+                if not self.known:
+                    atexit.register(self.stack.close)
+                self.known[place] = self.stack.enter_context(place.open())
+            return self.known[place]
+
+
+_BACKENDS: Final = _Backends()
+
+
+def work_remotely(piece: Piece, assignment: Assignment) -> Outcome:
+    """A task of a Dask worker: the whole piece, its parts told at the end.
+
+    Running it twice, at the same time or after another, changes nothing.
+    """
+    expected = assignment.recipe.software_version
+    if expected != __version__:
+        reason = f"A worker runs version {__version__}, not {expected}: install the same version."
+        return Outcome(piece, failure=Failure(reason, ends_all=True))
+    try:
+        backend = _BACKENDS.of(assignment.place)
+    except XecError as error:
+        reason = f"A worker cannot start: {error}"
+        return Outcome(piece, failure=Failure(reason, ends_all=True, exit_code=error.exit_code))
+    outcomes = list(work_on(piece, assignment, backend, DiskFiles()))
+    parts = tuple(part for outcome in outcomes for part in outcome.parts)
+    return Outcome(piece, parts, True, outcomes[-1].failure, outcomes[-1].notes)
