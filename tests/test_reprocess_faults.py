@@ -1,0 +1,249 @@
+"""`xec reprocess` on a disk that fails, or where the process is killed, at every operation."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support_faulty_files import FaultyFiles, Killed, at, broken, no_space
+from support_reprocess import contents, event_ids, parts, the_folder, write_run, wrong_with
+from xec.errors import XecError
+from xec_client.places import Embedded
+from xec_client.reprocess import sink
+from xec_client.reprocess.failures import OutputError
+from xec_client.reprocess.files import DiskFiles, Files
+from xec_client.reprocess.job import Job, reprocess
+from xec_client.reprocess.local import InProcess
+
+COUNTS = {1: 5, 2: 0}
+EVENTS = Counter((1001, event) for event in range(5))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return [write_run(folder, number, count) for number, count in COUNTS.items()]
+
+
+@pytest.fixture
+def job(runs: list[Path], stub_repository: Path, tmp_path: Path) -> Callable[..., Job]:
+    def make(files: Files, **changes: Any) -> Job:
+        place = Embedded(stub_repository, sessions=1)
+        options = {"part_events": 3, "batch_size": 4, "in_flight": 1, "files": files, **changes}
+        return Job(runs, tmp_path / "out", place, **options)
+
+    return make
+
+
+def attempt(job: Job) -> XecError | Killed | None:
+    """One call, as the command line makes it; what ended it."""
+    try:
+        reprocess(job, InProcess(job.files), lambda _: None).refuse_failed()
+    except (XecError, Killed) as error:
+        return error
+    return None
+
+
+def walk(
+    job: Callable[..., Job], out: Path, error: Callable[[], BaseException], suffix: str
+) -> tuple[int, list[str]]:
+    """Put the fault at operation 1, 2, ... and call again without: how many, and what is wrong."""
+    wrong: list[str] = []
+    number = 0
+    reference: dict[str, str] = {}
+    while True:
+        number += 1
+        files = FaultyFiles(at(number, error), number)
+        ended = attempt(job(files, suffix=suffix))
+        reached = number <= len(files.log)
+        if reached and not isinstance(ended, Killed | OutputError):
+            # Only what is removed anyway may fail unnoticed.
+            if files.log[number - 1][0] != "unlink":
+                wrong.append(f"{number} {files.log[number - 1]}: not told, {ended}")
+        again = attempt(job(DiskFiles(), suffix=suffix))
+        wrong += [f"{number}: {again}"] * (again is not None)
+        wrong += [f"{number} {what}" for what in wrong_with(out, EVENTS)]
+        reference = reference or contents(out)
+        if contents(out) != reference:
+            wrong.append(f"{number}: other content")
+        shutil.rmtree(out)
+        if not reached:
+            return number - 1, wrong
+
+
+@pytest.mark.parametrize("error", [Killed, no_space, broken])
+def test_a_fault_at_any_operation_loses_and_doubles_nothing(
+    job: Callable[..., Job], tmp_path: Path, error: Callable[[], BaseException]
+) -> None:
+    walked, wrong = walk(job, tmp_path / "out", error, ".parquet")
+    assert wrong == []
+    assert walked > 40
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("error", [Killed, no_space, broken])
+def test_a_fault_at_any_operation_of_root_parts(
+    job: Callable[..., Job], tmp_path: Path, error: Callable[[], BaseException]
+) -> None:
+    walked, wrong = walk(job, tmp_path / "out", error, ".root")
+    assert wrong == []
+    assert walked > 40
+
+
+def test_a_sink_that_writes_in_place_is_seen(
+    job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control: parts written under their own names, with the same faults."""
+
+    def in_place(self: sink.Sink, name: str, first: int, fill: sink.Fill, **label: Any) -> Any:
+        path = self.folder / name
+        self._write(path, path, fill, label["source"], label["synthetic"])
+        return self._described(path, path, first)
+
+    monkeypatch.setattr(sink.Sink, "publish", in_place)
+    _, wrong = walk(job, tmp_path / "out", Killed, ".parquet")
+    assert any("is no whole part" in what for what in wrong)
+
+
+def disorder(log: list[tuple[str, str]]) -> list[str]:
+    """Where a power cut could leave a name without content, or a row without a part.
+
+    Before a part gets its name its content is synced, after its last write; before its row is
+    written, the folder is synced after the name.
+    """
+    wrong = []
+    synced: set[str] = set()
+    unsynced_names = False
+    for operation, name in log:
+        match operation:
+            case "write":
+                synced.discard(name)
+            case "sync":
+                synced.add(name)
+            case "link":
+                stem = name.rpartition(".")[0] if sink.ASIDE not in name else name
+                if not any(each.startswith(f".{stem}") for each in synced):
+                    wrong.append(f"{name} got its name before it was synced")
+                unsynced_names = True
+            case "sync folder":
+                unsynced_names = False
+            case "append":
+                if unsynced_names:
+                    wrong.append("a row was written before the name was synced")
+    return wrong
+
+
+def test_parts_are_durable_before_their_names_and_rows(job: Callable[..., Job]) -> None:
+    files = FaultyFiles()
+    assert attempt(job(files)) is None
+    assert Counter(operation for operation, _ in files.log)["link"] == 2 + 3
+    assert disorder(files.log) == []
+
+
+@pytest.mark.parametrize("missing", ["sync", "sync folder"])
+def test_a_missing_sync_is_seen(job: Callable[..., Job], missing: str) -> None:
+    """Control: without one kind of sync the order is not kept."""
+    files = FaultyFiles()
+    assert attempt(job(files)) is None
+    assert disorder([entry for entry in files.log if entry[0] != missing])
+
+
+def test_of_two_that_publish_the_same_part_one_wins(
+    job: Callable[..., Job], tmp_path: Path, runs: list[Path]
+) -> None:
+    """The other one finds its own content there."""
+    assert attempt(job(DiskFiles())) is None
+    folder = the_folder(tmp_path / "out")
+    first = parts(folder)[0]
+    before = first.stat()
+
+    class Late(DiskFiles):
+        """Does not see the part until it wants its name."""
+
+    place = sink.Sink(folder, Late())
+    copy = first.with_name("copy.parquet")
+    first.rename(copy)
+    ours = {path.name: path for path in parts(folder)}
+    copy.rename(first)
+    assert first.name not in ours
+    part = place.publish(
+        first.name, 0, filler(copy_of=first), source=runs[0].name, synthetic=True
+    )
+    assert part.sha256 == contents(tmp_path / "out")[first.name]
+    assert first.stat().st_ino == before.st_ino
+    assert wrong_with(tmp_path / "out", EVENTS) == []
+
+
+def filler(copy_of: Path) -> sink.Fill:
+    """Writes the results of a part once more."""
+    from support_reconstruct import stored  # noqa: F401
+    from xec.event import EventBatch
+    from xec.io.parquet_read import read_results
+
+    results = list(read_results(copy_of))
+
+    def fill(writer: Any) -> int:
+        import numpy as np
+
+        B = len(results)
+        shape = (B, 4760)
+        batch = EventBatch(
+            np.array([r.run for r in results]),
+            np.array([r.event for r in results]),
+            np.zeros(shape, np.float32),
+            np.zeros(shape, np.float32),
+            np.ones(shape, np.bool_),
+            np.ones(shape, np.bool_),
+        )
+        writer.write(batch, results)
+        return B
+
+    return fill
+
+
+def test_another_content_under_the_same_name_is_refused(
+    job: Callable[..., Job], tmp_path: Path, runs: list[Path]
+) -> None:
+    assert attempt(job(DiskFiles())) is None
+    folder = the_folder(tmp_path / "out")
+    first, second = parts(folder)[:2]
+    with pytest.raises(OutputError, match="other content"):
+        sink.Sink(folder, DiskFiles()).publish(
+            first.name, 0, filler(copy_of=second), source=runs[0].name, synthetic=True
+        )
+    assert wrong_with(tmp_path / "out", EVENTS) == []
+
+
+def test_rows_that_were_lost_on_the_way_to_the_disk_are_noticed(
+    job: Callable[..., Job], tmp_path: Path, runs: list[Path]
+) -> None:
+    assert attempt(job(DiskFiles())) is None
+    folder = the_folder(tmp_path / "out")
+    fill = filler(copy_of=parts(folder)[0])
+    with pytest.raises(OutputError, match="3 of 4 rows were read back"):
+        sink.Sink(folder, DiskFiles()).publish(
+            "new.parquet", 0, lambda writer: fill(writer) + 1, source="x", synthetic=True
+        )
+    assert event_ids(parts(folder)) == EVENTS
+
+
+def test_what_a_killed_writer_left_is_swept_and_a_living_one_is_not(tmp_path: Path) -> None:
+    place, files = sink.Sink(tmp_path, DiskFiles()), DiskFiles()
+    living = tmp_path / f".a.1{sink.ASIDE}.parquet"
+    dead = tmp_path / f".b.2{sink.ASIDE}.parquet"
+    file = files.create(living)
+    with suppress(OSError), dead.open("wb") as left:
+        left.write(b"half")
+    try:
+        assert place.sweep() == 1
+        assert living.exists()
+        assert not dead.exists()
+    finally:
+        file.close()
+    assert place.sweep() == 1
