@@ -1,4 +1,4 @@
-"""`xec reprocess` called in this process, runs to reprocess, and an independent look at its parts."""
+"""`xec reprocess` called in this process, runs for it, and an independent look at its parts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import uproot
@@ -46,10 +47,7 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 def write_run(folder: Path, number: int, count: int, suffix: str = ".root") -> Path:
     """A run of `count` events, of number 1000 + `number`."""
     path = folder / f"run{number:05d}{suffix}"
-    if count == 0:
-        batch = random_events(1, number)[0:0]
-    else:
-        batch = random_events(count, number)
+    batch = random_events(max(count, 1), number)[:count]
     if suffix == ".root":
         return write_events(path, batch)
     with MidasEventWriter(
@@ -121,8 +119,11 @@ def wrong_with(out: Path, expected: Counter[tuple[int, int]]) -> list[str]:
     (lineage,) = read_lineages(out, None)
     files = parts(lineage.folder)
     wrong = list(damaged(lineage))
-    if event_ids(files) != expected:
-        wrong.append("events are missing, doubled or invented")
+    try:
+        if event_ids(files) != expected:
+            wrong.append("events are missing, doubled or invented")
+    except pa.ArrowInvalid as error:
+        wrong.append(f"a part cannot be read: {error}")
     if {p.name for p in files} != set(contents(out)):
         wrong.append("the manifest names other parts than there are")
     hidden = {p.name for p in lineage.folder.iterdir() if p.name.startswith(".")}

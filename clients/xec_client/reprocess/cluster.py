@@ -102,7 +102,8 @@ class OnCluster:
             stack.enter_context(dask.config.set(deaths))
             where = self._started(stack, security)
             try:
-                client = distributed.Client(where, security=security, timeout=CONNECT_SECONDS)
+                seconds = min(self.patience, CONNECT_SECONDS)
+                client = distributed.Client(where, security=security, timeout=seconds)
             except (OSError, TimeoutError) as error:
                 raise ServiceError(
                     f"The Dask scheduler {self.address.detail} cannot be reached: {_line(error)}."
@@ -123,19 +124,24 @@ class OnCluster:
             case ClusterKind.SCHEDULER:
                 return self.address.detail
             case ClusterKind.LOCAL:
-                return stack.enter_context(
-                    distributed.LocalCluster(
-                        n_workers=self.address.processes,
-                        threads_per_worker=1,
-                        processes=True,
-                        host="127.0.0.1",
-                        dashboard_address=None,
-                        silence_logs=logging.ERROR,
-                        security=security,
-                    )
-                )
+                return stack.enter_context(self._processes(security))
             case ClusterKind.SLURM:
                 return stack.enter_context(self._batch_jobs(security))
+
+    def _processes(self, security: distributed.Security | None) -> Any:
+        """Workers on this machine, spawned, each with a nanny that replaces it when it dies."""
+        try:
+            return distributed.LocalCluster(
+                n_workers=self.address.processes,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address=None,
+                silence_logs=logging.ERROR,
+                security=security,
+            )
+        except (OSError, RuntimeError) as error:
+            raise ServiceError(f"The Dask workers cannot be started: {_line(error)}") from error
 
     def _batch_jobs(self, security: distributed.Security | None) -> Any:
         if find_spec("dask_jobqueue") is None:

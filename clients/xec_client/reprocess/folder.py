@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from xec.errors import FileError, UsageError
+from xec_client.reprocess.aside import aside_of, is_aside, sweep
 from xec_client.reprocess.failures import OutputError
 from xec_client.reprocess.files import Files
 from xec_client.reprocess.lineage import Recipe
@@ -37,6 +38,7 @@ def owned(folder: Path, files: Files) -> Iterator[None]:
         raise OutputError(f"{folder} cannot be written: {error.strerror}.") from error
     try:
         _lock(folder, lock)
+        sweep(folder, files)
         _write_once(folder / MARKER, {"format": FOLDER_FORMAT}, files)
         yield
     finally:
@@ -63,16 +65,11 @@ def _refuse_foreign(folder: Path) -> None:
         )
     if (folder / MARKER).exists():
         _refuse_other_format(folder)
-    elif any(entry.name != LOCK and not _is_aside(entry) for entry in folder.iterdir()):
+    elif any(entry.name != LOCK and not is_aside(entry) for entry in folder.iterdir()):
         raise UsageError(
             f"{folder} holds other things than reprocessed runs: name a folder that is empty or "
             "new."
         )
-
-
-def _is_aside(path: Path) -> bool:
-    """A marker that a kill left unpublished."""
-    return path.name.startswith(f".{MARKER}.")
 
 
 def _refuse_other_format(folder: Path) -> None:
@@ -97,6 +94,7 @@ def lineage_folder(folder: Path, recipe: Recipe, files: Files) -> Path:
         files.sync_folder(folder)
     except OSError as error:
         raise OutputError(f"{place} cannot be written: {error.strerror}.") from error
+    sweep(place, files)
     _write_once(place / LINEAGE, recipe.as_dict(), files)
     if _read(place / LINEAGE) != recipe.as_dict():
         raise UsageError(
@@ -142,9 +140,8 @@ def _write_once(path: Path, content: dict[str, Any], files: Files) -> None:
     """A small file, published whole; one that is there stays."""
     if path.exists():
         return
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = aside_of(path)
     try:
-        files.unlink(aside)
         file = files.create(aside)
         try:
             file.write((json.dumps(content, indent=2, sort_keys=True) + "\n").encode())

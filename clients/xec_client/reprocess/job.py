@@ -16,7 +16,6 @@ from xec_client.reprocess.files import DiskFiles, Files
 from xec_client.reprocess.folder import lineage_folder, owned
 from xec_client.reprocess.lineage import Recipe
 from xec_client.reprocess.manifest import open_manifest, read_manifest
-from xec_client.reprocess.sink import Sink
 from xec_client.reprocess.sources import Identity, look_at, refuse_ambiguous
 from xec_client.reprocess.worker import AnyPlace, Assignment
 
@@ -104,7 +103,6 @@ def reprocess(job: Job, executor: Executor, advance: Callable[[int], None]) -> C
         sources = [look_at(path, job.identity) for path in job.paths]
         refuse_ambiguous(sources)
         folder = lineage_folder(job.out, recipe, job.files)
-        Sink(folder, job.files).sweep()
         manifest = open_manifest(folder, job.files)
         contents = read_manifest(folder)
         course = Course(sources, recipe, folder, manifest, contents, job.most_attempts, job.again)

@@ -7,21 +7,18 @@ the same part the first one gets the name; the other finds the same content ther
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from xec.errors import FileError
 from xec.io.result_digest import Content, content_of
 from xec.io.results import ResultWriter, open_result_writer
+from xec_client.reprocess.aside import aside_of
 from xec_client.reprocess.failures import OutputError
-from xec_client.reprocess.files import Files, is_abandoned
-
-ASIDE: Final = ".aside"
-"""In the names of files that are not whole yet; such names begin with a dot."""
+from xec_client.reprocess.files import Files
 
 Fill = Callable[[ResultWriter], int]
 """Writes all rows of a part and tells how many."""
@@ -94,7 +91,7 @@ class Sink:
             XecError: as `fill`.
         """
         path = self.folder / name
-        aside = self.folder / f".{Path(name).stem}.{secrets.token_hex(6)}{ASIDE}{path.suffix}"
+        aside = aside_of(path)
         try:
             rows = self._write(aside, path, fill, source, synthetic)
             part = self._described(aside, path, first)
@@ -155,15 +152,3 @@ class Sink:
                 f"{path} is no whole part: move it away, and it is made anew ({error})"
             ) from error
         return Part(path.name, first, content.rows, content.sha256, size)
-
-    def sweep(self) -> int:
-        """Remove what killed writers left; returns how many files.
-
-        Raises:
-            OutputError: the disk refuses.
-        """
-        with _output(f"{self.folder} cannot be cleaned"):
-            left = [p for p in self.folder.glob(f".*{ASIDE}.*") if is_abandoned(p)]
-            for path in left:
-                self._files.unlink(path)
-        return len(left)
