@@ -24,6 +24,7 @@ from xec.errors import UsageError
 from xec_client.reprocess.cluster_address import ClusterAddress, ClusterKind, parse_cluster
 from xec_client.reprocess.manifest import NAME
 
+TESTS = Path(__file__).parent
 EVENTS = {1: 24, 2: 24, 3: 0, 4: 17}
 EXPECTED = Counter((1000 + run, event) for run, count in EVENTS.items() for event in range(count))
 
@@ -83,6 +84,28 @@ def test_two_workers_give_the_same_as_none_though_one_is_killed(
     assert killed
     assert wrong_with(out, EXPECTED) == []
     assert contents(out) == here
+
+
+@pytest.mark.faults
+def test_a_run_that_kills_its_workers_fails_and_the_others_go_on(
+    runs: list[Path], stub_repository: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, TESTS / "reprocess_poison.py", stub_repository, tmp_path / "out"),
+            *runs,
+        ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    states = {name: state for name, (state, _) in found.items()}
+    assert states.pop("run00002.root") == "failed"
+    assert set(states.values()) == {"done"}
+    assert "the workers that had it died" in found["run00002.root"][1]
 
 
 def certificate(folder: Path, name: str) -> tuple[Path, Path]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterator
-from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -18,21 +17,16 @@ from typing import Any, Final
 
 import dask
 import distributed
-from distributed.scheduler import KilledWorker
 
 from xec.errors import ServiceError, UsageError
 from xec_client.reprocess.cluster_address import ClusterAddress, ClusterKind
+from xec_client.reprocess.feeding import Feeding
 from xec_client.reprocess.plan import Piece
-from xec_client.reprocess.worker import Assignment, Failure, Outcome, work_remotely
+from xec_client.reprocess.worker import Assignment, Outcome
 
 CONNECT_SECONDS: Final = 10.0
-RETRIES: Final = 2
-"""Further tries of a piece whose worker raised what is no error of the project."""
-
 ALLOWED_DEATHS: Final = 3
 """Workers that may die with a piece before it is given up, where we start the scheduler."""
-
-LEAST_AHEAD: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +83,7 @@ class OnCluster:
         if first is None:
             return
         with self._connected() as client:
-            yield from _Feeding(client, assignment, str(self.address.detail)).run(
-                chain([first], pieces)
-            )
+            yield from Feeding(client, assignment).run(chain([first], pieces))
 
     @contextmanager
     def _connected(self) -> Iterator[distributed.Client]:
@@ -159,51 +151,6 @@ class OnCluster:
         cluster = SLURMCluster(config_name=profile, security=security)
         cluster.scale(jobs=self.workers)
         return cluster
-
-
-@dataclass(slots=True)
-class _Feeding:
-    """Pieces handed over to a client's workers, a few more than there are workers at a time."""
-
-    client: distributed.Client
-    assignment: Assignment
-    scheduler: str
-    under_way: dict[Any, Piece] = field(default_factory=dict)
-
-    def run(self, pieces: Iterator[Piece]) -> Generator[Outcome]:
-        done = distributed.as_completed(raise_errors=False)
-        while True:
-            self._hand_over(pieces, done)
-            if not self.under_way:
-                return
-            future = next(done)
-            yield self._outcome(future, self.under_way.pop(future))
-
-    def _hand_over(self, pieces: Iterator[Piece], done: Any) -> None:
-        ahead = max(LEAST_AHEAD, 2 * sum(self.client.nthreads().values()))
-        while len(self.under_way) < ahead and (piece := next(pieces, None)) is not None:
-            future = self.client.submit(
-                work_remotely, piece, self.assignment, pure=False, retries=RETRIES
-            )
-            self.under_way[future] = piece
-            done.add(future)
-
-    def _outcome(self, future: Any, piece: Piece) -> Outcome:
-        """What came of a piece, its end by force included."""
-        if future.status == "finished":
-            outcome: Outcome = future.result()
-            return outcome
-        error = future.exception() if future.status == "error" else CancelledError()
-        if isinstance(error, KilledWorker):
-            reason = f"{piece.source.path}: the workers that had it died, one after the other."
-            return Outcome(piece, failure=Failure(reason))
-        if isinstance(error, CancelledError):
-            reason = f"The Dask scheduler {self.scheduler} was lost: start again to go on."
-            return Outcome(piece, failure=Failure(reason, True, ServiceError.exit_code))
-        if isinstance(error, ImportError):
-            reason = f"The Dask workers lack a package: {error}; install xec-reconstruct there."
-            return Outcome(piece, failure=Failure(reason, True, ServiceError.exit_code))
-        raise error
 
 
 def _line(error: BaseException) -> str:
