@@ -99,7 +99,7 @@ def the_folder(out: Path) -> Path:
 
 def parts(folder: Path) -> list[Path]:
     """The files of results in the folder of a lineage."""
-    return sorted(p for p in folder.iterdir() if p.suffix in {".parquet", ".root"})
+    return sorted(p for p in folder.glob("[!.]*") if p.suffix in {".parquet", ".root"})
 
 
 def contents(out: Path) -> dict[str, str]:

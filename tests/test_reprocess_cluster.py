@@ -21,6 +21,7 @@ from support_reconstruct import assert_refused
 from support_reprocess import Call, command_line, contents, write_run, wrong_with
 from test_reprocess_kills import finish, start
 from xec.errors import UsageError
+from xec_client.reprocess.feeding import LOST
 from xec_client.reprocess.cluster_address import ClusterAddress, ClusterKind, parse_cluster
 from xec_client.reprocess.manifest import NAME
 
@@ -67,6 +68,11 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
         return []
 
 
+def begun(out: Path) -> bool:
+    """Whether a part is done."""
+    return any(b'"part"' in path.read_bytes() for path in out.glob(f"*/{NAME}"))
+
+
 def test_two_workers_give_the_same_as_none_though_one_is_killed(
     runs: list[Path], options: tuple[object, ...], here: dict[str, str], tmp_path: Path
 ) -> None:
@@ -74,7 +80,7 @@ def test_two_workers_give_the_same_as_none_though_one_is_killed(
     process = start(*runs, "--out", out, *options, "--cluster", "local:2")
     killed = []
     while process.poll() is None and not killed:
-        if any(b'"part"' in path.read_bytes() for path in out.glob(f"*/{NAME}")):
+        if begun(out):
             for worker in workers_of(process)[:1]:
                 worker.send_signal(signal.SIGKILL)
                 killed.append(worker.pid)
@@ -165,6 +171,27 @@ def test_a_scheduler_behind_tls_gives_the_same_to_those_it_knows(
         assert f"xec: The Dask scheduler {address} cannot be reached" in error
         out = tmp_path / "out"
         finish(*common, "--tls-cert", cert, "--tls-key", key, "--out", out)
+    assert wrong_with(out, EXPECTED) == []
+    assert contents(out) == here
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is missing")
+def test_a_scheduler_that_dies_is_told_and_the_work_goes_on_elsewhere(
+    runs: list[Path], options: tuple[object, ...], here: dict[str, str], tmp_path: Path
+) -> None:
+    cert, key = certificate(tmp_path, "ours")
+    out = tmp_path / "out"
+    tls = ("--tls-ca", cert, "--tls-cert", cert, "--tls-key", key, "--wait", 5)
+    with scheduler(tmp_path, cert, key) as address:
+        process = start(*runs, "--out", out, *options, "--cluster", address, *tls)
+        while process.poll() is None and not begun(out):
+            time.sleep(0.002)
+    _, error = process.communicate()
+    assert process.returncode in {0, 7}, error  # 0: it was too late
+    if process.returncode:
+        last = error.splitlines()[-1]  # after what Dask itself logs
+        assert last == f"xec: {LOST}"
+    finish(*runs, "--out", out, *options)
     assert wrong_with(out, EXPECTED) == []
     assert contents(out) == here
 

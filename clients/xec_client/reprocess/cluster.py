@@ -83,7 +83,7 @@ class OnCluster:
         if first is None:
             return
         with self._connected() as client:
-            yield from Feeding(client, assignment).run(chain([first], pieces))
+            yield from Feeding(client, assignment, self.patience).run(chain([first], pieces))
 
     @contextmanager
     def _connected(self) -> Iterator[distributed.Client]:
@@ -92,6 +92,8 @@ class OnCluster:
         deaths = {"distributed.scheduler.allowed-failures": ALLOWED_DEATHS}
         with ExitStack() as stack:
             stack.enter_context(dask.config.set(deaths))
+            # It logs a traceback for each worker that dies; what matters is told by the outcomes.
+            logging.getLogger("distributed").setLevel(logging.CRITICAL)
             where = self._started(stack, security)
             try:
                 seconds = min(self.patience, CONNECT_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -22,6 +23,9 @@ MOST_LOSSES: Final = 5
 """How often the result of a piece may be lost with its worker before the cluster is given up."""
 
 LEAST_AHEAD: Final = 4
+LOST: Final = "The Dask scheduler, or all its workers, were lost: start again to go on."
+POLL_SECONDS: Final = 0.01
+LOOK_SECONDS: Final = 1.0
 """Pieces under way at the same time, if there are few workers."""
 
 
@@ -35,18 +39,27 @@ class Feeding:
     Args:
         client: of a cluster that has a worker.
         assignment: what workers are told.
+        patience: seconds to go on without scheduler or workers.
     """
 
     client: distributed.Client
     assignment: Assignment
+    patience: float = 600.0
     _suspects: list[Piece] = field(default_factory=list)
     _losses: Counter[Piece] = field(default_factory=Counter)
 
     def run(self, pieces: Iterable[Piece]) -> Generator[Outcome]:
         """The outcomes of all pieces, as they come."""
         yield from self._side_by_side(iter(pieces), alone=False)
+        guilty: set[str] = set()
         for piece in self._suspects:
-            yield from self._side_by_side(iter([piece]), alone=True)
+            if piece.source.identity in guilty:
+                yield Outcome(piece, failure=_killed(piece))
+                continue
+            for outcome in self._side_by_side(iter([piece]), alone=True):
+                if outcome.failure is not None:
+                    guilty.add(piece.source.identity)
+                yield outcome
 
     def _side_by_side(self, pieces: Iterator[Piece], *, alone: bool) -> Generator[Outcome]:
         under_way: dict[Any, Piece] = {}
@@ -61,6 +74,9 @@ class Feeding:
                 under_way[future] = piece
                 done.add(future)
             if not under_way:
+                return
+            if not self._wait(done):
+                yield Outcome(next(iter(under_way.values())), failure=_lost())
                 return
             future = next(done)
             piece = under_way.pop(future)
@@ -79,9 +95,31 @@ class Feeding:
             except ImportError as error:
                 yield Outcome(piece, failure=_lacking(error))
 
+    def _wait(self, done: Any) -> bool:
+        """Wait for a result; False: for too long there was nobody who could give one."""
+        looked = good = time.monotonic()
+        while not done.has_ready():
+            time.sleep(POLL_SECONDS)
+            now = time.monotonic()
+            if now - looked < LOOK_SECONDS:
+                continue
+            looked = now
+            if not self._is_there():
+                return False
+            if self._threads():
+                good = now
+            elif now - good > self.patience:
+                return False
+        return True
+
+    def _threads(self) -> int:
+        try:
+            return sum(self.client.nthreads().values())
+        except (OSError, TimeoutError):  # the scheduler is away
+            return 0
+
     def _ahead(self) -> int:
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
-        return max(LEAST_AHEAD, 2 * sum(int(worker["nthreads"]) for worker in workers))
+        return max(LEAST_AHEAD, 2 * self._threads())
 
     def _submit(self, piece: Piece) -> Any:
         return self.client.submit(
@@ -113,8 +151,7 @@ def _killed(piece: Piece) -> Failure:
 
 
 def _lost() -> Failure:
-    reason = "The Dask scheduler, or all its workers, were lost: start again to go on."
-    return Failure(reason, ends_all=True, exit_code=ServiceError.exit_code)
+    return Failure(LOST, ends_all=True, exit_code=ServiceError.exit_code)
 
 
 def _lacking(error: ImportError) -> Failure:

@@ -11,6 +11,7 @@ from xec.engines.repository import read_model
 from xec.lineage import Provenance
 from xec_client.client import Client
 from xec_client.places import READY_SECONDS, Embedded
+from xec_client.reprocess.aside import sweep
 from xec_client.reprocess.course import Course, Executor
 from xec_client.reprocess.files import DiskFiles, Files
 from xec_client.reprocess.folder import lineage_folder, owned
@@ -109,4 +110,5 @@ def reprocess(job: Job, executor: Executor, advance: Callable[[int], None]) -> C
         place = job.place
         told = Assignment(place, recipe, job.dead, folder.absolute(), job.in_flight)
         course.run(executor, told, advance)
+        sweep(folder, job.files)  # what workers left that were killed meanwhile
     return course
