@@ -21,8 +21,8 @@ from support_reconstruct import assert_refused
 from support_reprocess import Call, command_line, contents, write_run, wrong_with
 from test_reprocess_kills import finish, start
 from xec.errors import UsageError
-from xec_client.reprocess.feeding import LOST
 from xec_client.reprocess.cluster_address import ClusterAddress, ClusterKind, parse_cluster
+from xec_client.reprocess.feeding import LOST
 from xec_client.reprocess.manifest import NAME
 
 TESTS = Path(__file__).parent
@@ -187,7 +187,7 @@ def test_a_scheduler_that_dies_is_told_and_the_work_goes_on_elsewhere(
         while process.poll() is None and not begun(out):
             time.sleep(0.002)
     _, error = process.communicate()
-    assert process.returncode in {0, 7}, error  # 0: it was too late
+    assert process.returncode in {0, 7}, error[-3000:]  # 0: it was too late
     if process.returncode:
         last = error.splitlines()[-1]  # after what Dask itself logs
         assert last == f"xec: {LOST}"

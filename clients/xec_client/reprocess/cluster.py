@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterator
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,10 +18,11 @@ from typing import Any, Final
 
 import dask
 import distributed
+from distributed.client import ClosedClientError
 
 from xec.errors import ServiceError, UsageError
 from xec_client.reprocess.cluster_address import ClusterAddress, ClusterKind
-from xec_client.reprocess.feeding import Feeding
+from xec_client.reprocess.feeding import LOST, Feeding
 from xec_client.reprocess.plan import Piece
 from xec_client.reprocess.worker import Assignment, Outcome
 
@@ -82,7 +84,7 @@ class OnCluster:
         first = next(pieces, None)
         if first is None:
             return
-        with self._connected() as client:
+        with self._connected() as client, _told_when_lost():
             yield from Feeding(client, assignment, self.patience).run(chain([first], pieces))
 
     @contextmanager
@@ -153,6 +155,15 @@ class OnCluster:
         cluster = SLURMCluster(config_name=profile, security=security)
         cluster.scale(jobs=self.workers)
         return cluster
+
+
+@contextmanager
+def _told_when_lost() -> Iterator[None]:
+    """Turn what Dask raises when its scheduler is gone into one sentence."""
+    try:
+        yield
+    except (OSError, TimeoutError, CancelledError, ClosedClientError) as error:
+        raise ServiceError(LOST) from error
 
 
 def _line(error: BaseException) -> str:

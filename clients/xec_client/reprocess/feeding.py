@@ -132,10 +132,14 @@ class Feeding:
         Raises:
             KilledWorker: its workers died.
             CancelledError: its result was lost, with its worker or with the scheduler.
-            Exception: what the worker raised, a defect.
+            ImportError: the workers lack a package.
+            RuntimeError: the worker raised something else, a defect.
         """
         if future.status == "error":
-            raise future.exception()
+            error = future.exception()
+            if isinstance(error, KilledWorker | CancelledError | ImportError):
+                raise error
+            raise RuntimeError(f"A worker failed: {error!r}") from error
         if future.status != "finished":
             raise CancelledError
         outcome: Outcome = future.result()
