@@ -164,6 +164,10 @@ def options() -> dict[str, set[str]]:
             else:
                 used = {option for p in command.params for option in p.opts}
                 commands[f"{prefix}{name}"] = {"--help"} | used
+        # A group may stand for one of its subcommands, as `xec reprocess` does.
+        default = getattr(group, "default_command", None)
+        if default is not None:
+            commands[prefix.strip()] = commands[f"{prefix}{default}"]
 
     group = typer.main.get_command(build_app())
     assert isinstance(group, typer.core.TyperGroup)
@@ -179,7 +183,7 @@ def unknown(words: list[str]) -> list[str]:
         return sorted(wanted - make_targets())
     if program == "xec" and len(words) > 1 and not words[1].startswith("-"):
         known = options()
-        name = next((n for n in (words[1], " ".join(words[1:3])) if n in known), None)
+        name = next((n for n in (" ".join(words[1:3]), words[1]) if n in known), None)
         if name is None:
             return [" ".join(words[1:3])]
         used = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}

@@ -117,7 +117,16 @@ def test_wheel_brings_the_commands(wheel: Path, members: list[str]) -> None:
     (name,) = [name for name in members if name.endswith("entry_points.txt")]
     with zipfile.ZipFile(wheel) as archive:
         text = archive.read(name).decode()
-    for command in ("simulate", "train", "export", "serve", "triton", "reconstruct", "evaluate"):
+    for command in (
+        "simulate",
+        "train",
+        "export",
+        "serve",
+        "triton",
+        "reconstruct",
+        "reprocess",
+        "evaluate",
+    ):
         assert f"{command} = " in text
 
 
@@ -181,7 +190,9 @@ def test_version_names_the_distribution() -> None:
     assert done.stdout.startswith("xec 0.")
 
 
-@pytest.mark.parametrize("command", ["serve", "triton", "reconstruct", "display", "evaluate"])
+@pytest.mark.parametrize(
+    "command", ["serve", "triton", "reconstruct", "reprocess", "display", "evaluate"]
+)
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     done = xec_without_torch(command, "--help")
     assert done.returncode == 0

@@ -101,7 +101,10 @@ def run(
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Batch jobs to ask for (slurm).")] = 1,
     cores: Annotated[
-        int, typer.Option(min=0, help="Cores of each worker; 0: all, or a fair share (local).")
+        int,
+        typer.Option(
+            min=0, help="Cores of this process or each worker; 0: all, or a share (local)."
+        ),
     ] = 0,
     wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for a worker.")] = 600.0,
     tls_ca: Annotated[Path | None, typer.Option(metavar="PEM", help="Who signed (Dask).")] = None,
