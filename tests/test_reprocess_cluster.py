@@ -196,6 +196,53 @@ def test_a_scheduler_that_dies_is_told_and_the_work_goes_on_elsewhere(
     assert contents(out) == here
 
 
+SBATCH = """#!/bin/sh
+# In place of the batch system: keeps the script, as that does, and runs the job at once.
+cp "$1" job.sh
+setsid sh job.sh >job.log 2>&1 &
+echo "Submitted batch job $!"
+"""
+SCANCEL = """#!/bin/sh
+kill -- "-$1" 2>/dev/null || true
+"""
+PROFILE = """
+jobqueue:
+  test:
+    cores: 1
+    processes: 1
+    memory: 1GB
+"""
+
+
+def test_batch_jobs_give_the_same(
+    runs: list[Path],
+    options: tuple[object, ...],
+    here: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """dask-jobqueue with its real job script; only the batch system itself is replaced."""
+    programs, configuration = tmp_path / "bin", tmp_path / "dask"
+    for folder, files in (
+        (programs, {"sbatch": SBATCH, "scancel": SCANCEL}),
+        (configuration, {"jobqueue.yaml": PROFILE}),
+    ):
+        folder.mkdir()
+        for name, text in files.items():
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("DASK_CONFIG", str(configuration))
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out"
+    unknown = start(*runs, "--out", out, *options, "--cluster", "slurm:other")
+    assert "has no jobqueue.other" in unknown.communicate()[1]
+    assert unknown.returncode == 2
+    finish(*runs, "--out", out, *options, "--cluster", "slurm:test", "--wait", 60)
+    assert wrong_with(out, EXPECTED) == []
+    assert contents(out) == here
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "detail"),
     [

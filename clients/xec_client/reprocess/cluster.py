@@ -147,11 +147,14 @@ class OnCluster:
         from dask_jobqueue import SLURMCluster  # noqa: PLC0415
 
         profile = self.address.detail
-        if dask.config.get(f"jobqueue.{profile}", None) is None:
+        own = dask.config.get(f"jobqueue.{profile}", None)
+        if own is None:
             raise UsageError(
                 f"Dask's configuration has no jobqueue.{profile}: describe the jobs there, see "
                 "docs/reprocess.md."
             )
+        whole = dask.config.merge(dask.config.get("jobqueue.slurm"), own)
+        dask.config.set({f"jobqueue.{profile}": whole})
         cluster = SLURMCluster(config_name=profile, security=security)
         cluster.scale(jobs=self.workers)
         return cluster
