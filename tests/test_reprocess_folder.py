@@ -83,6 +83,22 @@ def test_a_folder_in_use(call: Call, common: tuple[object, ...], out: Path) -> N
     assert call(*common).code == 0
 
 
+def test_what_a_kill_left_is_shown_as_interrupted(
+    call: Call, common: tuple[object, ...], out: Path
+) -> None:
+    assert call(*common).code == 0
+    manifest = the_folder(out) / NAME
+    lines = manifest.read_bytes().splitlines(keepends=True)
+    manifest.write_bytes(b"".join(lines[:-1]))
+    assert "interrupted" in call("status", out).out
+    with owned(out, DiskFiles()):
+        shown = call("status", out).out
+    assert "busy" in shown
+    assert "interrupted" not in shown
+    assert call(*common).code == 0
+    assert "interrupted" not in call("status", out).out
+
+
 def test_a_torn_last_line_is_cut_off(call: Call, common: tuple[object, ...], out: Path) -> None:
     assert call(*common).code == 0
     before = contents(out)

@@ -45,6 +45,18 @@ def owned(folder: Path, files: Files) -> Iterator[None]:
         os.close(lock)
 
 
+def is_in_use(folder: Path) -> bool:
+    """Whether a process works on this output folder; True where nobody can tell."""
+    try:
+        with (folder / LOCK).open("rb") as lock:
+            fcntl.flock(lock.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def _lock(folder: Path, lock: int) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

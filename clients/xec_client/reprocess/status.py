@@ -13,7 +13,7 @@ from rich.text import Text
 
 from xec.errors import FileError, UsageError
 from xec.io.result_digest import content_of
-from xec_client.reprocess.folder import lineages, read_lineage
+from xec_client.reprocess.folder import is_in_use, lineages, read_lineage
 from xec_client.reprocess.manifest import Contents, read_manifest
 from xec_client.reprocess.sink import Part
 from xec_client.reprocess.states import RunState, RunStatus
@@ -35,11 +35,18 @@ class Lineage:
         folder: where its parts are.
         recipe: what decides its results.
         contents: of its manifest.
+        in_use: whether a process works on it.
     """
 
     folder: Path
     recipe: dict[str, Any]
     contents: Contents
+    in_use: bool = False
+
+    def said_of(self, status: RunStatus) -> str:
+        """The state in a word; what was under way when its process ended is interrupted."""
+        under_way = status.state in {RunState.CONSIDERING, RunState.BUSY}
+        return "interrupted" if under_way and not self.in_use else status.state.value
 
     def current(self) -> list[RunStatus]:
         """The runs by their paths, without superseded inputs.
@@ -79,7 +86,10 @@ def read_lineages(out: Path, key: str | None) -> list[Lineage]:
     if key is not None and not folders:
         known = ", ".join(folder.name for folder in lineages(out)) or "none"
         raise UsageError(f"{out} has no lineage {key}; it has {known}.")
-    return [Lineage(folder, read_lineage(folder), read_manifest(folder)) for folder in folders]
+    in_use = is_in_use(out)
+    return [
+        Lineage(folder, read_lineage(folder), read_manifest(folder), in_use) for folder in folders
+    ]
 
 
 def status_table(lineage: Lineage) -> Table:
@@ -102,7 +112,7 @@ def status_table(lineage: Lineage) -> Table:
         contents = lineage.contents
         table.add_row(
             Text(status.path),
-            Text(status.state.value, style=_STYLE[status.state]),
+            Text(lineage.said_of(status), style=_STYLE[status.state]),
             str(contents.events_of(status.identity)),
             str(len(contents.parts_of(status.identity))),
             str(status.attempts),
