@@ -46,7 +46,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def options(stub_repository: Path) -> tuple[object, ...]:
-    return ("--model", stub_repository, "--part-events", 5, "--batch-size", 3)
+    return ("--model", stub_repository, "--part-events", 1, "--batch-size", 3)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_two_workers_give_the_same_as_none_though_one_is_killed(
             for worker in workers_of(process)[:1]:
                 worker.send_signal(signal.SIGKILL)
                 killed.append(worker.pid)
-        time.sleep(0.01)
+        time.sleep(0.002)
     _, error = process.communicate()
     assert process.returncode == 0, error
     assert killed
