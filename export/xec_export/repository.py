@@ -71,6 +71,7 @@ def write_model(repository: Path, version: str, artefacts: Artefacts) -> Path:
     """Write one version of a model; the manifest comes last, so a cut write is noticed.
 
     Files of an earlier export of the same version that this one does not have are removed.
+    Configurations and card are those of the newest version: an older one leaves them alone.
 
     Returns:
         The folder of the version.
@@ -82,17 +83,27 @@ def write_model(repository: Path, version: str, artefacts: Artefacts) -> Path:
     (folder / MANIFEST_FILE).unlink(missing_ok=True)
     for name, content in artefacts.files.items():
         _write(folder / name, content)
+    for name in {settings.file for settings in FLAVOURS.values()} - set(artefacts.files):
+        (folder / name).unlink(missing_ok=True)
+    if _is_newest(model, version):
+        _write_of_model(model, artefacts)
+    _write(folder / MANIFEST_FILE, _manifest(artefacts.files))
+    return folder
+
+
+def _is_newest(model: Path, version: str) -> bool:
+    return int(version) == max(int(p.name) for p in model.iterdir() if p.name.isdecimal())
+
+
+def _write_of_model(model: Path, artefacts: Artefacts) -> None:
+    """Configurations and card, which all versions share."""
     configs = artefacts.configs()
     for flavour, text in configs.items():
         _write(model / CONFIGS / f"{flavour}.pbtxt", text.encode())
-    _write(model / CONFIG, configs["cpu"].encode())
-    _write(model / CARD, artefacts.card.encode())
-    for name in {settings.file for settings in FLAVOURS.values()} - set(artefacts.files):
-        (folder / name).unlink(missing_ok=True)
     for flavour in FLAVOURS.keys() - configs.keys():
         (model / CONFIGS / f"{flavour}.pbtxt").unlink(missing_ok=True)
-    _write(folder / MANIFEST_FILE, _manifest(artefacts.files))
-    return folder
+    _write(model / CONFIG, configs["cpu"].encode())
+    _write(model / CARD, artefacts.card.encode())
 
 
 def _manifest(files: Mapping[str, bytes]) -> bytes:
