@@ -25,7 +25,7 @@ from xec_server.gateway import Gateway
 from xec_server.refusal import Reason, Refusal
 from xec_server.validation import checked_events
 
-_LONGEST_MARGIN: Final = 0.1  # seconds
+_LONGEST_MARGIN: Final = 0.25  # seconds
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
