@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import grpc
 
 from xec.answer import answer_one
-from xec.assembly import Outputs, is_finite
+from xec.assembly import Outputs, finite_rows
 from xec.conditions.dead_list import DeadList
 from xec.engines.base import Engine, ModelInfo, Tensors, provenance_of, tensors_of
 from xec.event import Event, EventBatch
@@ -25,7 +25,7 @@ from xec_server.gateway import Gateway
 from xec_server.refusal import Reason, Refusal
 from xec_server.validation import checked_events
 
-_LONGEST_MARGIN: Final = 0.1  # seconds
+_LONGEST_MARGIN: Final = 0.25  # seconds
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -66,15 +66,11 @@ class EventQueue(Protocol):
         ...
 
 
-def answer_to(
-    work: Work, outputs: Outputs, row: int, model: ModelInfo
-) -> pb.ReconstructResponse | Exception:
-    """The message for one event, or why there is none: an answer that is not a number."""
-    if not is_finite(outputs, row):
-        return ArithmeticError(
-            f"The model's answer to event {work.event.event} of run {work.event.run} is not finite."
-        )
-    provenance = replace(work.provenance, engine=model.engine)
+def answer_to(work: Work, outputs: Outputs, row: int, model: ModelInfo) -> pb.ReconstructResponse:
+    """The message for one event, of whose outputs all are numbers."""
+    provenance = work.provenance
+    if provenance.engine != model.engine:  # the fall-back answers
+        provenance = replace(provenance, engine=model.engine)
     return reconstruction_to_proto(answer_one(work.event, outputs, row, provenance, model))
 
 
@@ -84,8 +80,7 @@ def computation(
     """What the batcher runs in its threads: from events to messages."""
 
     def compute(works: Sequence[Work]) -> list[pb.ReconstructResponse | Exception]:
-        outputs = engine.infer(_inputs(works))
-        return [answer_to(work, outputs, row, engine.model) for row, work in enumerate(works)]
+        return _answers(works, engine.infer(_inputs(works)), engine.model)
 
     return compute
 
@@ -100,9 +95,24 @@ def forwarding(
     ) -> list[pb.ReconstructResponse | Exception]:
         limit = None if seconds is None else seconds - _margin(seconds)
         outputs, model = gateway.infer_within(_inputs(works), limit)
-        return [answer_to(work, outputs, row, model) for row, work in enumerate(works)]
+        return _answers(works, outputs, model)
 
     return compute
+
+
+def _answers(
+    works: Sequence[Work], outputs: Outputs, model: ModelInfo
+) -> list[pb.ReconstructResponse | Exception]:
+    return [
+        answer_to(work, outputs, row, model) if is_number else _not_finite(work.event)
+        for row, (work, is_number) in enumerate(zip(works, finite_rows(outputs), strict=True))
+    ]
+
+
+def _not_finite(event: Event) -> Exception:
+    return ArithmeticError(
+        f"The model's answer to event {event.event} of run {event.run} is not finite."
+    )
 
 
 def _inputs(works: Sequence[Work]) -> Tensors:

@@ -47,6 +47,8 @@ def _check_values(values: FloatArray, path: str, findings: _Findings) -> None:
 
 
 def _without(event: Event, dead: BoolArray) -> Event:
+    if not dead.any():
+        return event
     live = ~dead
     return Event(
         event.run,

@@ -38,9 +38,8 @@ def warm_up(model: ModelInfo) -> None:
         message = pb.ReconstructRequest.FromString(request)
         dead = dead_list_of(message.dead_list, None)
         (event,) = checked_events([message.event], dead.mask, ["event"])
-        answer = answer_to(Work(event, provenance_of(model, dead.list_id)), outputs, 0, model)
-        if isinstance(answer, pb.ReconstructResponse):
-            answer.SerializeToString()
+        work = Work(event, provenance_of(model, dead.list_id))
+        answer_to(work, outputs, 0, model).SerializeToString()
 
 
 def _request() -> pb.ReconstructRequest:
