@@ -20,13 +20,17 @@ from xec.io.output import replacing
 from xec.wire.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1 import reconstruction_pb2_grpc as pb_grpc
+from xec_server.admission import Admission
 from xec_server.batcher import Batcher
+from xec_server.conditions import DeadLists
 from xec_server.forwarder import Forwarder
 from xec_server.gateway import Gateway
 from xec_server.guard import Guard
-from xec_server.service import EventQueue, ReconstructionService, computation, forwarding
+from xec_server.service import ReconstructionService
 from xec_server.settings import Address, ServerSettings
+from xec_server.streams import Streams
 from xec_server.warm_up import warm_up
+from xec_server.work import EventQueue, computation, forwarding
 
 SERVICE: Final[str] = pb.DESCRIPTOR.services_by_name["Reconstruction"].full_name
 LAST_CALLS: Final = 0.2
@@ -73,7 +77,9 @@ class Server:
         self._settings = settings
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         self._queue = _queue_of(engine, settings)
-        service = ReconstructionService(engine.model, self._queue, own)
+        admission = Admission(engine.model, DeadLists(own))
+        self.streams = Streams(admission, self._queue, settings.streams)
+        service = ReconstructionService(admission, self._queue, self.streams)
         self._grpc = grpc.aio.server(interceptors=(Guard(),), options=GRPC_OPTIONS)
         pb_grpc.add_ReconstructionServicer_to_server(service, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -167,6 +173,7 @@ class Server:
         """Finish what was accepted, within the grace, and end; new calls are refused."""
         self._stopping = True
         await self._set_health(_NOT_SERVING)
+        self.streams.drain()
         try:
             await asyncio.wait_for(self._queue.drain(), self._settings.grace)
         except TimeoutError:

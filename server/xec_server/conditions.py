@@ -6,6 +6,7 @@ provenance whichever way it came.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 from xec.conditions.dead_list import DeadList
@@ -77,3 +78,38 @@ def dead_list_of(message: pb.DeadList, own: DeadList | None) -> DeadList:
             f"The dead-channel list {dead.list_id} says that every sensor is dead: correct it.",
         )
     return dead
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The list that holds for an event, and how that is known.
+
+    Args:
+        dead: the list.
+        revision: of the conditions database, as ``ONLINE@7``; empty for any other list.
+        stale_since: when the database last confirmed it, while it is away; empty otherwise.
+    """
+
+    dead: DeadList
+    revision: str = ""
+    stale_since: str = ""
+
+
+class DeadLists:
+    """All that a server knows of dead sensors.
+
+    Args:
+        own: its own list, if it holds one.
+    """
+
+    def __init__(self, own: DeadList | None) -> None:
+        self.own = own
+
+    async def of(self, message: pb.DeadList, run: int) -> Held:
+        """The list that holds for an event of `run` in a request that says `message`.
+
+        Raises:
+            Refusal: as `dead_list_of`.
+        """
+        del run
+        return Held(dead_list_of(message, self.own))
