@@ -122,13 +122,13 @@ def test_a_refused_event_is_an_error_of_its_own(
     streaming: Streaming, server: str, events: Events
 ) -> None:
     batch = events(5)
-    batch.npho[2, 100] = np.nan
-    batch.npho_valid[2, 100] = True
+    batch.npho[2, 101] = np.nan
+    batch.npho_valid[2, 101] = True
     found = {streamed.place: streamed for streamed in streaming(server, batch)}
     assert [found[place].error is None for place in range(5)] == [True, True, False, True, True]
-    with pytest.raises(errors.InvalidRequest, match=r"event\.npho\[100\]") as caught:
+    with pytest.raises(errors.InvalidRequest, match=r"event\.npho\[101\]") as caught:
         found[2].result()
-    assert caught.value.violations[0].field == "event.npho[100]"
+    assert caught.value.violations[0].field == "event.npho[101]"
     assert caught.value.reason == "INVALID_EVENT"
 
 
