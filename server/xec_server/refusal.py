@@ -45,6 +45,10 @@ class Reason(StrEnum):
     UNKNOWN_MODEL_VERSION = auto()
     UNKNOWN_DEAD_LIST = auto()
     NO_DEAD_LIST = auto()
+    UNKNOWN_RUN = auto()
+    RUN_AFTER_LAST_INTERVAL = auto()
+    CONDITIONS_AWAY = auto()
+    CONDITIONS_UNUSABLE = auto()
     ALL_SENSORS_DEAD = auto()
     QUEUE_FULL = auto()
     DEADLINE_PASSED = auto()
@@ -68,6 +72,10 @@ CODES: Final = {
     Reason.UNKNOWN_MODEL_VERSION: StatusCode.NOT_FOUND,
     Reason.UNKNOWN_DEAD_LIST: StatusCode.NOT_FOUND,
     Reason.NO_DEAD_LIST: StatusCode.FAILED_PRECONDITION,
+    Reason.UNKNOWN_RUN: StatusCode.NOT_FOUND,
+    Reason.RUN_AFTER_LAST_INTERVAL: StatusCode.OUT_OF_RANGE,
+    Reason.CONDITIONS_AWAY: StatusCode.UNAVAILABLE,
+    Reason.CONDITIONS_UNUSABLE: StatusCode.FAILED_PRECONDITION,
     Reason.ALL_SENSORS_DEAD: StatusCode.FAILED_PRECONDITION,
     Reason.QUEUE_FULL: StatusCode.RESOURCE_EXHAUSTED,
     Reason.DEADLINE_PASSED: StatusCode.DEADLINE_EXCEEDED,
