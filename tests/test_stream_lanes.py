@@ -17,6 +17,7 @@ from test_gateway_forwarder import Gate as CallGate
 from test_gateway_forwarder import make as make_forwarder
 from xec.engines.priority import Priority
 from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_server.batcher import QueueFullError
 from xec_server.lanes import Lanes
 
 ONLINE, OFFLINE = Priority.ONLINE, Priority.OFFLINE
@@ -77,6 +78,8 @@ def test_what_is_dropped_is_gone_and_the_rest_keeps_its_order(found: list[Put], 
     lanes.keep(lambda item: item % n != 0)
     left = [put for put in found if put[0] % n]
     assert len(lanes) == sum(put[0] + 1 for put in left)
+    for lane in Priority:
+        assert lanes.waiting(lane) == sum(put[0] + 1 for put in left if put[1] is lane)
     of_call = [
         [item for item in lanes if found[item][1:] == place] for place in {p[1:] for p in found}
     ]
@@ -127,6 +130,26 @@ async def test_many_calls_bring_a_client_nothing() -> None:
     gate.passes.release(10**6)
     await asyncio.gather(first, small, *tasks)
     assert [items[0] for items in gate.batches].index(-2) <= 4
+
+
+@pytest.mark.parametrize("lane", [ONLINE, OFFLINE])
+async def test_what_can_wait_takes_no_room_from_what_cannot(lane: Priority) -> None:
+    gate = Gate()
+    batcher = make(gate, size=1, queue=3)
+    busy = asyncio.create_task(batcher.submit([0]))
+    await gate.has_started()
+    waiting = asyncio.create_task(batcher.submit([1, 2, 3], lane=OFFLINE))
+    await asyncio.sleep(0)
+    if lane is OFFLINE:  # the control
+        with pytest.raises(QueueFullError):
+            await batcher.submit([4], lane=lane)
+        return gate.passes.release(9)
+    more = asyncio.create_task(batcher.submit([4, 5, 6], lane=lane))
+    await asyncio.sleep(0)
+    gate.passes.release(9)
+    await asyncio.gather(busy, waiting, more)
+    assert [items[0] for items in gate.batches] == [0, 4, 5, 6, 1, 2, 3]
+    return None
 
 
 async def test_the_forwarder_takes_turns_and_keeps_lanes() -> None:

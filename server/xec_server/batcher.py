@@ -49,7 +49,8 @@ class BatchPolicy:
         size: events in one engine call, at most.
         delay: seconds that an event waits for others while a worker is free; events also
             collect while all workers are busy, so 0 is a good choice.
-        queue: events that may wait; more are refused.
+        queue: events that may wait in each lane; more are refused. Each has its own bound, so that
+            what can wait does not take the room of what cannot.
         workers: engine calls at the same time.
     """
 
@@ -165,7 +166,7 @@ class Batcher(Generic[Item, Answer]):
         """
         if self._draining:
             raise DrainingError
-        self._make_room(len(items))
+        self._make_room(len(items), lane)
         jobs = [self._job(item, deadline) for item in items]
         self.counts.accepted += len(jobs)
         for job in jobs:
@@ -182,11 +183,11 @@ class Batcher(Generic[Item, Answer]):
         last = float("inf") if deadline is None else deadline
         return _Job(item, future, self._clock.time(), last)
 
-    def _make_room(self, count: int) -> None:
-        if len(self._queue) + count <= self._policy.queue:
+    def _make_room(self, count: int, lane: Priority) -> None:
+        if self._queue.waiting(lane) + count <= self._policy.queue:
             return
         self._queue.keep(lambda job: not self._is_lost(job))
-        if len(self._queue) + count > self._policy.queue:
+        if self._queue.waiting(lane) + count > self._policy.queue:
             self.counts.refused += count
             raise QueueFullError(self._pace.retry_after(len(self._queue)))
 

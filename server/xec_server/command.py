@@ -116,7 +116,7 @@ def serve(
     batch_delay_ms: Annotated[
         float, Option(help="Wait for others while an engine call could start.", min=0)
     ] = 0.0,
-    queue: Annotated[int, Option(help="Events that may wait.", min=1)] = 1024,
+    queue: Annotated[int, Option(help="Events that may wait in each lane.", min=1)] = 1024,
     sessions: Annotated[int, Option(help="Engine calls at a time; 0: cores / threads.", min=0)] = 0,
     threads: Annotated[int, Option(help="Threads in one engine call.", min=1)] = 1,
     grace: Annotated[float, Option(help="Seconds to finish calls at the end.", min=0)] = 10.0,

@@ -35,7 +35,7 @@ class ForwardPolicy:
     """How events are passed on.
 
     Args:
-        queue: events that may wait here; more are refused.
+        queue: events that may wait here in each lane; more are refused.
         calls: at the same time; the engine can only collect what has reached it.
     """
 
@@ -113,7 +113,7 @@ class Forwarder(Generic[Item, Answer]):
         """
         if self._draining:
             raise DrainingError
-        self._make_room(len(items))
+        self._make_room(len(items), lane)
         step = self._largest()
         pieces = [items[start : start + step] for start in range(0, len(items), step)]
         calls = [self._call(piece, deadline) for piece in pieces]
@@ -133,11 +133,11 @@ class Forwarder(Generic[Item, Answer]):
         future = asyncio.get_running_loop().create_future()
         return _Call(items, future, self._clock.time(), deadline)
 
-    def _make_room(self, count: int) -> None:
-        if self.waiting + count <= self._policy.queue:
+    def _make_room(self, count: int, lane: Priority) -> None:
+        if self._queue.waiting(lane) + count <= self._policy.queue:
             return
         self._queue.keep(lambda call: not self._is_lost(call))
-        if self.waiting + count > self._policy.queue:
+        if self._queue.waiting(lane) + count > self._policy.queue:
             self.counts.refused += count
             raise QueueFullError(self._pace.retry_after(self.waiting))
 

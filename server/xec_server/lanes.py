@@ -90,11 +90,15 @@ class Lanes(Generic[T]):
     def __init__(self, weight: Callable[[T], int] = _one) -> None:
         self._weight = weight
         self._rings: dict[Priority, _Ring[T]] = {lane: _Ring() for lane in sorted(Priority)}
-        self._length = 0
+        self._waiting = dict.fromkeys(Priority, 0)
 
     def __len__(self) -> int:
         """The weight of all items."""
-        return self._length
+        return sum(self._waiting.values())
+
+    def waiting(self, lane: Priority) -> int:
+        """The weight of those in one lane."""
+        return self._waiting[lane]
 
     def __iter__(self) -> Iterator[T]:
         """All items, in no order that matters."""
@@ -104,13 +108,13 @@ class Lanes(Generic[T]):
     def put(self, item: T, lane: Priority, path: Path) -> None:
         """Let `item` wait in the lane, behind those of the same path."""
         self._rings[lane].put(path, item)
-        self._length += self._weight(item)
+        self._waiting[lane] += self._weight(item)
 
     def take(self) -> T:
         """The next one; there must be one."""
-        ring = next(ring for ring in self._rings.values() if ring)
-        item = ring.take()
-        self._length -= self._weight(item)
+        lane = next(lane for lane, ring in self._rings.items() if ring)
+        item = self._rings[lane].take()
+        self._waiting[lane] -= self._weight(item)
         return item
 
     def firsts(self) -> Iterator[T]:
@@ -120,12 +124,12 @@ class Lanes(Generic[T]):
 
     def keep(self, wanted: Callable[[T], bool]) -> None:
         """Drop the items that are not `wanted`."""
-        for ring in self._rings.values():
+        for lane, ring in self._rings.items():
             ring.keep(wanted)
-        self._length = sum(self._weight(item) for item in self)
+            self._waiting[lane] = sum(self._weight(item) for item in ring)
 
     def clear(self) -> None:
         """Drop all."""
         for ring in self._rings.values():
             ring.clear()
-        self._length = 0
+        self._waiting = dict.fromkeys(Priority, 0)
