@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import grpc.aio
 
 from xec.event import Event
 from xec_client.conversation import Conversation, Streamed
+
+_HIDDEN: Final = "Internal error from Core"
+_LOOKS: Final = 100
+_BETWEEN_LOOKS: Final = 0.01  # seconds
 
 
 class _Sender:
@@ -78,6 +82,43 @@ async def _awaitable(events: Iterable[Event] | AsyncIterable[Event]) -> AsyncIte
             yield event
 
 
+class _Ending:
+    """How the server ended a call.
+
+    Where a message is on its way just then, grpc.aio says INTERNAL in place of it, before it or
+    after it.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._looks: set[asyncio.Task[None]] = set()
+        self._said: grpc.aio.AioRpcError | None = None
+        call.add_done_callback(self._is_told)
+
+    def _is_told(self, call: Any) -> None:
+        look = asyncio.create_task(self._look(call))
+        self._looks.add(look)
+        look.add_done_callback(self._looks.discard)
+
+    async def _look(self, call: Any) -> None:
+        # Nothing here waits once the call is done, so that what is there now is seen.
+        details = await call.details()
+        if details != _HIDDEN and self._said is None:
+            metadata = (await call.initial_metadata(), await call.trailing_metadata())
+            self._said = grpc.aio.AioRpcError(await call.code(), *metadata, details)
+
+    async def instead_of(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        """What the server said, where `error` hides it."""
+        if error.details() != _HIDDEN:
+            return error
+        for _ in range(_LOOKS):
+            if self._said is not None:
+                return self._said
+            await asyncio.sleep(_BETWEEN_LOOKS)
+        nothing = grpc.aio.Metadata()
+        text = "the connection broke"
+        return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, text)
+
+
 async def stream(
     call_method: Callable[..., Any],
     conversation: Conversation,
@@ -91,6 +132,7 @@ async def stream(
         events: taken when there is room for one more.
     """
     call = call_method()
+    ending = _Ending(call)
     sender = _Sender(conversation, call)
     sending = asyncio.create_task(sender.send(events))
     try:
@@ -99,8 +141,8 @@ async def stream(
             if streamed is not None:
                 yield streamed
                 await sender.take(streamed)
-    except grpc.RpcError as error:
-        raise conversation.broken(error) from error
+    except grpc.aio.AioRpcError as error:
+        raise conversation.broken(await ending.instead_of(error)) from error
     finally:
         sending.cancel()
         call.cancel()
