@@ -115,7 +115,7 @@ def test_no_event_is_taken_before_there_is_room(
 
     assert len(streaming(server, source(), window=window, look=look)) == 30
     assert most <= window + 1  # the caller has counted it off, but not come back for the next
-    assert most >= window
+    assert most >= min(window, 3)  # the bound is met by sending ahead, not by not doing so
 
 
 def test_a_refused_event_is_an_error_of_its_own(

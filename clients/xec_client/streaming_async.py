@@ -103,8 +103,8 @@ class _Ending:
         # Nothing here waits once the call is done, so that what is there now is seen.
         details = await call.details()
         if details != _HIDDEN and self._said is None:
-            metadata = (await call.initial_metadata(), await call.trailing_metadata())
-            self._said = grpc.aio.AioRpcError(await call.code(), *metadata, details)
+            first, last = await call.initial_metadata(), await call.trailing_metadata()
+            self._said = grpc.aio.AioRpcError(await call.code(), first, last, details, "")
 
     async def instead_of(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
         """What the server said, where `error` hides it."""
@@ -116,7 +116,7 @@ class _Ending:
             await asyncio.sleep(_BETWEEN_LOOKS)
         nothing = grpc.aio.Metadata()
         text = "the connection broke"
-        return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, text)
+        return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, text, "")
 
 
 async def stream(
