@@ -23,6 +23,7 @@ import numpy as np
 
 from conftest import STUB_METADATA, build_stub_model, random_events, stub_answers, write_model
 from xec.engines.base import tensors_of
+from xec.errors import FileError
 from xec.event import EventBatch, Reconstruction
 from xec.io.midas.event_writer import MidasEventWriter
 from xec.io.parquet_read import read_results
@@ -177,6 +178,14 @@ def wait_until(condition: Any, timeout: float = 30) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.01)
+
+
+def spooled(folders: Folders) -> int:
+    """Events in the spool of a process that lives; it may change while it is read."""
+    try:
+        return len(read_contents(folders.spool).spooled)
+    except (OSError, FileError):
+        return 0
 
 
 def _digest(answer: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from support_daq import (
     other_model,
     root_file,
     server_process,
+    spooled,
     verdict_of,
     wait_until,
     xec,
@@ -50,7 +51,7 @@ def test_server_and_forwarder_killed_meanwhile_and_nothing_is_missing(
         server.kill()
         assert killed(first, 0.3)  # with the server away
         second = xec(*arguments)
-        wait_until(lambda: len(read_contents(folders.spool).spooled) > 5)
+        wait_until(lambda: spooled(folders) > 5)
         server.start(other_model(tmp_path / "other"))
         before = len(folders.parts)
         wait_until(lambda: len(folders.parts) > before)
@@ -111,7 +112,7 @@ def test_sigterm_leaves_the_rest_in_the_spool_and_says_so(folders: Folders, tmp_
     source = midas_file(tmp_path / "run00006.mid", batch)
     nobody = "127.0.0.1:1"
     process = xec("daq", "--replay", source, "--grace", "0.2", *folders.arguments(nobody))
-    wait_until(lambda: folders.spool.exists() and len(read_contents(folders.spool).spooled) == 25)
+    wait_until(lambda: spooled(folders) == 25)
     process.send_signal(signal.SIGTERM)
     status, _, error = ended(process)
     assert status == 7
@@ -130,7 +131,7 @@ def test_what_is_left_goes_through_without_a_source(
     source = midas_file(tmp_path / "run00006.mid", batch)
     nobody = folders.arguments("127.0.0.1:1")
     process = xec("daq", "--replay", source, *nobody)
-    wait_until(lambda: folders.spool.exists() and len(read_contents(folders.spool).spooled) == 25)
+    wait_until(lambda: spooled(folders) == 25)
     assert killed(process, 0)
     with server_process(stub_repository) as server:
         status, out, error = ended(xec("daq", *folders.arguments(server.address)))

@@ -196,7 +196,7 @@ class Forwarder:
     def _group(self) -> list[_Work]:
         size = 1 if self._single or self.server.is_open else self._size
         first = self._waiting[0]
-        group = []
+        group: list[_Work] = []
         for work in self._waiting:
             if work.key != first.key or len(group) == size:
                 break

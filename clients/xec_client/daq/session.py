@@ -111,10 +111,15 @@ class Session:
             stack.callback(self.sink.close)
             client = Client(places.server, timeout=manner.forward.timeout, retry=NO_RETRY)
             stack.callback(client.close)
-            geometry: Callable[[], str | None] = lambda: source and source.geometry_hash  # noqa: E731
-            self.forwarder = Forwarder(self.spool, client, self.sink, manner.forward, geometry)
+            self._source = source
+            self.forwarder = Forwarder(
+                self.spool, client, self.sink, manner.forward, self._geometry
+            )
             self.intake = None if source is None else Intake(source, self.spool, self._known())
             self._stack = stack.pop_all()
+
+    def _geometry(self) -> str | None:
+        return None if self._source is None else self._source.geometry_hash
 
     def _known(self) -> SeenIds:
         """Events that a source need not offer again."""
