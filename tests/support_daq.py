@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,10 +188,9 @@ def spooled(folders: Folders) -> int:
         return 0
 
 
-def _digest(answer: dict[str, Any]) -> str:
+def _digest(energy: float) -> str:
     """Of what an event's answer must be, rounded to what float32 keeps of it."""
-    text = f"{answer['energy']:.2f}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{energy:.2f}".encode()).hexdigest()[:16]
 
 
 def ledger_of(*batches: EventBatch) -> dict[EventId, str]:
@@ -201,18 +200,23 @@ def ledger_of(*batches: EventBatch) -> dict[EventId, str]:
         energy = stub_answers(tensors_of(batch))["energy"][:, 0]
         for row in range(len(batch)):
             event_id = EventId(int(batch.run[row]), int(batch.event[row]))
-            ledger[event_id] = _digest({"energy": energy[row]})
+            ledger[event_id] = _digest(energy[row])
     return ledger
+
+
+def _judgeable(results: Iterable[Reconstruction]) -> list[tuple[EventId, str]]:
+    return [(EventId(one.run, one.event), _digest(float(one.energy.mean[0]))) for one in results]
+
+
+def digests_of(path: Path) -> list[tuple[EventId, str]]:
+    """Ids and digests of a part."""
+    return _judgeable(read_results(path))
 
 
 def judged(
     ledger: dict[EventId, str], results: Sequence[Reconstruction], contents: Contents
 ) -> Verdict:
-    found = [
-        (EventId(one.run, one.event), _digest({"energy": float(one.energy.mean[0])}))
-        for one in results
-    ]
-    return check(ledger, found, contents)
+    return check(ledger, _judgeable(results), contents)
 
 
 def verdict_of(folders: Folders, *batches: EventBatch) -> Verdict:
