@@ -45,8 +45,8 @@ cli.main()
 """
 
 
-def xec(*arguments: object) -> subprocess.Popen[str]:
-    """A subcommand as a process."""
+def xec(*arguments: object, first: str = "") -> subprocess.Popen[str]:
+    """A subcommand as a process, which runs the Python text `first` before."""
     environment = {
         **os.environ,
         "PYTHONUNBUFFERED": "1",
@@ -54,7 +54,7 @@ def xec(*arguments: object) -> subprocess.Popen[str]:
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.Popen(
-        [sys.executable, "-c", _SHIM, *map(str, arguments)],
+        [sys.executable, "-c", first + _SHIM, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -25,6 +25,7 @@ from support_daq import (
     wait_until,
     xec,
 )
+from xec.event import EventBatch
 from xec.io.parquet_read import describe_results
 from xec_client.daq.parts import ids_in
 from xec_client.daq.spool.contents import read_contents
@@ -159,6 +160,50 @@ def test_a_second_forwarder_refuses(folders: Folders, tmp_path: Path) -> None:
     finally:
         first.kill()
         first.communicate()
+
+
+def test_a_server_that_stalls_is_noticed_and_nothing_is_missing(
+    folders: Folders, stub_repository: Path, tmp_path: Path
+) -> None:
+    batch = events_of(4, 60)
+    source = midas_file(tmp_path / "run00004.mid", batch)
+    with server_process(stub_repository) as server:
+        assert server.process is not None
+        arguments = ["--replay", source, "--rate", "100", "--timeout", "0.3", *QUICK]
+        process = xec("daq", *arguments, *folders.arguments(server.address))
+        wait_until(lambda: folders.parts)
+        server.process.send_signal(signal.SIGSTOP)
+        assert process.stdout is not None
+        try:
+            wait_until(lambda: "no answer for" in process.stdout.readline())
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        status, _, error = ended(process)
+    assert status == 0, error
+    verdict = verdict_of(folders, batch)
+    assert (verdict.is_clean, verdict.results) == (True, 60), str(verdict)
+
+
+def test_doubled_and_disordered_events_come_out_once(
+    folders: Folders, stub_repository: Path, tmp_path: Path
+) -> None:
+    batch = events_of(4, 20)
+    order = np.random.default_rng(1).permutation([*range(20), *range(0, 20, 3)])
+    mixed = EventBatch(
+        *(
+            getattr(batch, name)[order]
+            for name in ("run", "event", "npho", "time", "npho_valid", "time_valid")
+        )
+    )
+    source = root_file(tmp_path / "in.root", mixed)
+    with server_process(stub_repository) as server:
+        status, out, error = ended(
+            xec("daq", "--replay", source, *folders.arguments(server.address))
+        )
+    assert status == 0, error
+    assert "7 were known already" in out
+    verdict = verdict_of(folders, batch)
+    assert (verdict.is_clean, verdict.results) == (True, 20), str(verdict)
 
 
 def test_metrics_are_written(folders: Folders, stub_repository: Path, tmp_path: Path) -> None:
