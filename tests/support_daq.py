@@ -153,7 +153,7 @@ class Folders:
         return [one for path in self.parts for one in read_results(path)]
 
 
-def ended(process: subprocess.Popen[str], timeout: float = 60) -> tuple[int, str, str]:
+def ended(process: subprocess.Popen[str], timeout: float = 120) -> tuple[int, str, str]:
     """Status and output of a process that ends by itself."""
     try:
         out, error = process.communicate(timeout=timeout)
@@ -173,11 +173,11 @@ def killed(process: subprocess.Popen[str], after: float) -> bool:
     return process.returncode == -signal.SIGKILL
 
 
-def wait_until(condition: Any, timeout: float = 30) -> None:
+def wait_until(condition: Any, timeout: float = 60) -> None:
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def spooled(folders: Folders) -> int:
