@@ -50,6 +50,7 @@ REFUSED = [
     (("--live", "SYSTEM"), 2, "MIDASSYS/python"),
     (("--replay", "none.root"), 3, "none.root does not exist"),
     (("--dead-list", "none.txt"), 4, "none.txt"),
+    (("--metrics-file", "nowhere/xec.prom"), 3, "directory nowhere does not exist"),
     (("--server", "nowhere"), 2, "no server's address"),
 ]
 

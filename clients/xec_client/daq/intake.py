@@ -68,7 +68,8 @@ class Intake:
                 if self._spool.offer(sample.id, sample.payload) is not None:
                     self._known.add(sample.id)
         except XecError as error:
-            self.error = error
+            # A source that is told to stop and takes long finds the spool closed: that is no error.
+            self.error = None if self._stop.is_set() else error
         except BaseException as error:
             _LOG.exception("the source ended by a defect")
             self.error = error

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from xec.errors import ServiceError, XecError
+from xec.errors import FileError, ServiceError, XecError
 from xec_client.client import Client
 from xec_client.daq.forwarder import Forwarder, ForwardSettings
 from xec_client.daq.intake import Intake
@@ -38,12 +38,22 @@ class Places:
         spool: folder of the spool.
         out: folder of the parts.
         metrics: file for Prometheus, or None.
+
+    Raises:
+        FileError: the folder of the metrics is missing.
     """
 
     server: str
     spool: Path
     out: Path
     metrics: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.metrics is not None and not self.metrics.parent.is_dir():
+            raise FileError(
+                f"{self.metrics} cannot be written: the directory {self.metrics.parent} does not "
+                "exist."
+            )
 
 
 @dataclass(frozen=True, slots=True)
