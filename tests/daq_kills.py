@@ -27,7 +27,7 @@ from support_daq import (
     other_model,
     xec,
 )
-from xec.io.parquet_read import describe_results
+from xec.io.parquet_read import describe_results, read_results
 from xec_client.daq.parts import ids_in
 from xec_client.daq.spool.check import Verdict, check
 from xec_client.daq.spool.contents import read_contents
@@ -100,7 +100,7 @@ def kill_many(folder: Path, kills: int, seed: int) -> tuple[Verdict, int, int]:
 
 def verdict_of_parts(folders: Folders, ledger: dict[EventId, str]) -> Verdict:
     """As `support_daq.judged`, a part at a time."""
-    results = [pair for path in folders.parts for pair in digests_of(path)]
+    results = [pair for path in folders.parts for pair in digests_of(ledger, read_results(path))]
     ids = [event_id for path in folders.parts for event_id in ids_in(path)]
     assert sorted(ids) == sorted(event_id for event_id, _ in results)
     return check(ledger, results, read_contents(folders.spool))
