@@ -182,6 +182,19 @@ def test_the_folder_is_synced_before_anything_is_durable(
     opened.sink.close()
 
 
+def test_a_part_that_reads_back_otherwise_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Opened(tmp_path)
+    opened.sink.write(some(2))
+    with monkeypatch.context() as patched:
+        patched.setattr("xec_client.daq.sink.ids_in", lambda path: iter([EventId(1, 0)]))
+        with pytest.raises(FileError, match="does not hold what was written"):
+            opened.sink.publish()
+    assert (opened.durable, names(tmp_path)) == ([], [])
+    opened.sink.close()
+
+
 @pytest.mark.parametrize("name", ["run00001-000001.parquet", "run00001-000001.root"])
 def test_a_damaged_part_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"PAR1 root damaged")
