@@ -131,23 +131,29 @@ def test_a_part_never_replaces_another(tmp_path: Path) -> None:
     opened.sink.close()
 
 
-@pytest.mark.parametrize("call", ["os.link", "os.fsync"])
+@pytest.mark.parametrize(
+    ("call", "number"), [("os.link", 1), ("os.fsync", 1), ("os.fsync", 2), ("os.fsync", 3)]
+)
 def test_a_disk_that_refuses_leaves_no_part_and_claims_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
+    """The N-th call is refused: of the content's sync, the staging folder's, and the folder's."""
     opened = Opened(tmp_path)
     opened.sink.write(some(2))
-    refused = []
+    real = getattr(os, call.removeprefix("os."))
+    calls: list[Any] = []
 
     def refuse(*arguments: Any) -> None:
-        refused.append(arguments)
-        raise OSError(errno.EIO, "Input/output error")
+        calls.append(arguments)
+        if len(calls) == number:
+            raise OSError(errno.EIO, "Input/output error")
+        real(*arguments)
 
     with monkeypatch.context() as patched:
         patched.setattr(f"xec_client.daq.sink.{call}", refuse)
         with pytest.raises(FileError, match="Input/output error"):
             opened.sink.publish()
-    assert refused
+    assert len(calls) == number
     assert (opened.durable, names(tmp_path), len(opened.sink)) == ([], [], 0)
     opened.sink.write(some(2))
     opened.sink.publish()
