@@ -28,6 +28,7 @@ from support_daq import (
 from xec.event import EventBatch
 from xec.io.parquet_read import describe_results
 from xec_client.daq.parts import ids_in
+from xec_client.daq.sink import STAGING
 from xec_client.daq.spool.contents import read_contents
 
 QUICK = ["--part-seconds", "0.3", "--report-seconds", "0.2"]
@@ -143,9 +144,9 @@ def test_what_is_left_goes_through_without_a_source(
 
 def test_a_second_forwarder_refuses(folders: Folders, tmp_path: Path) -> None:
     source = midas_file(tmp_path / "run00006.mid", events_of(6, 3))
-    first = xec("daq", "--replay", source, *folders.arguments("127.0.0.1:1"))
+    first = xec("daq", "--replay", source, "--grace", "0", *folders.arguments("127.0.0.1:1"))
     try:
-        wait_until(folders.out.exists)
+        wait_until((folders.out / STAGING).exists)
         second = ["daq", "--server", "127.0.0.1:1"]
         other = tmp_path / "other"
         for arguments, word in (
@@ -158,8 +159,8 @@ def test_a_second_forwarder_refuses(folders: Folders, tmp_path: Path) -> None:
             assert "is in use" in error
             assert error.count("\n") == 1
     finally:
-        first.kill()
-        first.communicate()
+        first.terminate()
+        assert ended(first)[0] == 7
 
 
 def test_a_server_that_stalls_is_noticed_and_nothing_is_missing(
