@@ -27,6 +27,7 @@ from xec.errors import UsageError
 from xec.event import Event, EventBatch
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_client import Client, RetryPolicy, errors
+from xec_client.conversation import STREAM_PATH
 from xec_client.exchange import METHODS
 from xec_client.retry import DEFAULT_RETRY
 from xec_client.settings import CHANNEL_OPTIONS
@@ -298,4 +299,5 @@ def test_the_channel_is_set_up_as_promised() -> None:
 def test_the_paths_are_those_of_the_schema() -> None:
     service = pb.DESCRIPTOR.services_by_name["Reconstruction"]
     schema = {f"/{service.full_name}/{method.name}" for method in service.methods}
-    assert schema | {"/grpc.health.v1.Health/Check"} == {method.path for method in METHODS}
+    ours = {method.path for method in METHODS} | {STREAM_PATH}
+    assert schema | {"/grpc.health.v1.Health/Check"} == ours

@@ -22,6 +22,7 @@ from xec.errors import (
     ConditionsError,
     ConditionsUnavailable,
     RunAfterLastInterval,
+    UnknownList,
     UnknownRun,
     UsageError,
     XecError,
@@ -138,7 +139,7 @@ def test_diff_of_runs_revisions_tags_ids_and_files(here: Path) -> None:
     assert done("diff", "100", same) == f"100 and {same} are the same list, {same}.\n"
     assert "revisions are 1 to 3" in refused(ConditionsError, "diff", "100@9", "200")
     assert "does not exist" in refused(ConditionsError, "diff", "100", "absent.txt")
-    assert "No dead-channel list" in refused(ConditionsError, "diff", "100", "sha256:0000")
+    assert "No dead-channel list" in refused(UnknownList, "diff", "100", "sha256:0000")
 
 
 def test_unknown_runs_are_errors(here: Path) -> None:

@@ -231,7 +231,7 @@ def test_a_queue_that_is_full_or_too_slow_is_busy_not_away(
 ) -> None:
     """A model that takes its time, so that requests wait in Triton."""
     repository = slow_triton_repository(tmp_path, batching=policy)
-    inputs = tensors_of(events(1))
+    inputs = tensors_of(events(64))  # none of them shares a run with another
     with real_triton(repository) as triton:
         engine = TritonEngine(triton.address, repository, CallSettings())
         with ThreadPoolExecutor(12) as threads:

@@ -73,7 +73,7 @@ async def test_a_call_that_finds_it_held_is_unavailable_within_its_deadline(
 ) -> None:
     """Also where the deadline comes long before the gateway has made sure."""
     async with gateway(triton.address, repository, calls=CallSettings(patience=20)) as gate:
-        load = Load(gate.stub, timeout=1.0)
+        load = Load(gate.stub, timeout=2.5)
         await load.answered(20)
         triton.hold()
         while load.tally.refused < 8:

@@ -1,4 +1,4 @@
-"""README's Python example runs as it stands, against a real server with the shipped model."""
+"""README's Python examples run as they stand, against real servers with the shipped model."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from xec.io.root import event_count
+from support_triton import Served, needs_triton
+from xec.engines.base import tensors_of
+from xec.engines.onnx import OnnxEngine
+from xec.io.root import event_count, read_events
 
 ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = "127.0.0.1:50051"
+TRITON = "127.0.0.1:8001"
 
 
 @pytest.fixture
@@ -34,17 +39,18 @@ def server(tmp_path: Path) -> Iterator[str]:
         assert process.wait(30) == 0
 
 
-def python_block() -> str:
+def python_block(address: str) -> str:
+    """The example that talks to an address."""
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
-    assert len(blocks) == 1
-    return str(blocks[0])
+    (found,) = (block for block in blocks if address in block)
+    assert len(blocks) == 2
+    return str(found)
 
 
 def test_the_python_example_prints_one_line_per_event(server: str, tmp_path: Path) -> None:
     sample = ROOT / "samples" / "synthetic.root"
     shutil.copy(sample, tmp_path / "new.root")
-    code = python_block()
-    assert ADDRESS in code
+    code = python_block(ADDRESS)
     done = subprocess.run(
         [sys.executable, "-c", code.replace(ADDRESS, server)],
         cwd=tmp_path,
@@ -54,3 +60,16 @@ def test_the_python_example_prints_one_line_per_event(server: str, tmp_path: Pat
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == event_count(sample)
+
+
+@needs_triton
+def test_the_example_for_triton_prints_the_energies_of_the_embedded_engine(served: Served) -> None:
+    code = python_block(TRITON).replace(TRITON, served.triton.address)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    printed = [float(text) for text in re.findall(r"[\d.]+", done.stdout)]
+    events = next(iter(read_events(ROOT / "samples" / "synthetic.root")))
+    energy = OnnxEngine(ROOT / "model_repository").infer(tensors_of(events))["energy"]
+    np.testing.assert_allclose(printed, energy[:3, 0], rtol=1e-4)

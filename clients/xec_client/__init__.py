@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xec_client.aio import AsyncClient
     from xec_client.client import Client
+    from xec_client.conversation import Streamed
     from xec_client.description import ModelDescription
     from xec_client.retry import RetryPolicy
 
-__all__ = ["AsyncClient", "Client", "ModelDescription", "RetryPolicy"]
+__all__ = ["AsyncClient", "Client", "ModelDescription", "RetryPolicy", "Streamed"]
 
 _HOMES = {
     "AsyncClient": "aio",
     "Client": "client",
     "ModelDescription": "description",
     "RetryPolicy": "retry",
+    "Streamed": "conversation",
 }
 
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 import grpc.aio
 
+from xec.engines.priority import Priority
 from xec.event import Event, EventBatch, Reconstruction
+from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_client.conversation import (
+    DEFAULT_WINDOW,
+    STREAM_PATH,
+    Conversation,
+    Streamed,
+    StreamOptions,
+)
 from xec_client.description import ModelDescription
 from xec_client.exchange import METHODS, Exchange, Result, Send, Steps
 from xec_client.requests import Dead
 from xec_client.retry import DEFAULT_RETRY, RetryPolicy
 from xec_client.settings import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Settings
+from xec_client.streaming_async import stream
 
 
 class AsyncClient:
@@ -44,6 +54,8 @@ class AsyncClient:
             method: self._channel.unary_unary(method.path, None, method.decode)
             for method in METHODS
         }
+        decode = pb.StreamResponse.FromString
+        self._stream = self._channel.stream_stream(STREAM_PATH, None, decode)
 
     async def __aenter__(self) -> Self:
         return self
@@ -75,6 +87,26 @@ class AsyncClient:
     ) -> list[Reconstruction]:
         """Reconstruct many events; see `Client.reconstruct_batch`."""
         return await self._follow(self._exchange.reconstruct_batch(events, dead, timeout))
+
+    def stream(
+        self,
+        events: Iterable[Event] | AsyncIterable[Event],
+        dead: Dead = None,
+        *,
+        window: int = DEFAULT_WINDOW,
+        lane: Priority = Priority.ONLINE,
+        timeout: float | None = None,
+    ) -> AsyncIterator[Streamed]:
+        """Reconstruct events as they come; see `Client.stream`.
+
+        What does not end by itself is closed by `contextlib.aclosing`.
+
+        Example:
+            >>> async for streamed in client.stream(events):
+            ...     print(streamed.event, streamed.result().energy.mean)
+        """
+        options = StreamOptions(dead, window, lane, timeout)
+        return stream(self._stream, Conversation(self._exchange.settings, options), events)
 
     async def model(self, *, timeout: float | None = None) -> ModelDescription:
         """Which model answers."""

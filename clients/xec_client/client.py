@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
+from xec.engines.priority import Priority
 from xec.event import Event, EventBatch, Reconstruction
+from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_client.conversation import (
+    DEFAULT_WINDOW,
+    STREAM_PATH,
+    Conversation,
+    Streamed,
+    StreamOptions,
+)
 from xec_client.description import ModelDescription
 from xec_client.exchange import METHODS, Exchange, Result, Send, Steps
 from xec_client.requests import Dead
 from xec_client.retry import DEFAULT_RETRY, RetryPolicy
 from xec_client.settings import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Settings
+from xec_client.streaming import stream
 
 
 class Client:
@@ -57,6 +67,8 @@ class Client:
             method: self._channel.unary_unary(method.path, None, method.decode)
             for method in METHODS
         }
+        decode = pb.StreamResponse.FromString
+        self._stream = self._channel.stream_stream(STREAM_PATH, None, decode)
 
     def __enter__(self) -> Self:
         return self
@@ -101,6 +113,37 @@ class Client:
             timeout: seconds for each request, its retries included.
         """
         return self._follow(self._exchange.reconstruct_batch(events, dead, timeout))
+
+    def stream(
+        self,
+        events: Iterable[Event],
+        dead: Dead = None,
+        *,
+        window: int = DEFAULT_WINDOW,
+        lane: Priority = Priority.ONLINE,
+        timeout: float | None = None,
+    ) -> Iterator[Streamed]:
+        """Reconstruct events as they come; answers as they are ready, in any order.
+
+        Memory is bounded on both sides: an event is taken from `events` when less than `window`
+        of them are under way, and one is under way until the caller has taken its answer and
+        come back for the next. A stream that ends early is not begun anew: the error says in
+        `unanswered` which events were sent and not answered.
+
+        Args:
+            events: taken in another thread. What it raises is raised here, after the answers to
+                what it gave before.
+            dead: as for `reconstruct`, for all events.
+            window: events under way; the server may allow fewer.
+            lane: OFFLINE lets all that is online go first.
+            timeout: seconds in which the computation of an event must begin; None: any time.
+
+        Example:
+            >>> for streamed in client.stream(events):
+            ...     print(streamed.event, streamed.result().energy.mean)
+        """
+        options = StreamOptions(dead, window, lane, timeout)
+        return stream(self._stream, Conversation(self._exchange.settings, options), events)
 
     def model(self, *, timeout: float | None = None) -> ModelDescription:
         """Which model answers."""

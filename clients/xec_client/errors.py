@@ -19,7 +19,17 @@ Each message is one sentence: what, which server, what to do.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from xec.errors import ConditionsError, InvalidEvent, ServiceError, Violation
+
+
+class Unanswered(NamedTuple):
+    """An event of a stream that was sent and not answered: its place in the stream, its numbers."""
+
+    place: int
+    run: int
+    event: int
 
 
 class ClientError(ServiceError):
@@ -29,7 +39,11 @@ class ClientError(ServiceError):
         server: the address that was asked.
         code: name of the gRPC status, such as ``UNAVAILABLE``; empty where nothing was sent.
         reason: the server's own reason in upper snake case (``google.rpc.ErrorInfo``), or empty.
+        unanswered: of a stream that ended early, what was sent and not answered; whether the
+            server computed it is unknown.
     """
+
+    unanswered: tuple[Unanswered, ...] = ()
 
     def __init__(self, message: str, *, server: str, code: str = "", reason: str = "") -> None:
         super().__init__(message)

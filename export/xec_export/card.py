@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 from xec.contract import MODEL_NAME, SENSOR_ESTIMATES, outputs_of
 from xec.lineage import sha256_of_bytes
 from xec.models.checkpoint import Checkpoint
 from xec_export.parity_report import REFERENCE, Parity
 from xec_export.performance import BRIGHT, Performance
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a card says of where a graph comes from, besides its bytes."""
+
+    preset: str
+    geometry_hash: str
+    contract_version: str
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self:
+        """That of an exported checkpoint."""
+        return cls(checkpoint.preset, checkpoint.geometry_hash, checkpoint.contract_version)
 
 
 def model_card(
@@ -28,7 +44,7 @@ def model_card(
             "uncertainty.\n**Trained and judged on simulated events only: every figure below is "
             "synthetic.**\n"
         ),
-        _identity(checkpoint, onnx_bytes),
+        _identity(Origin.of(checkpoint), onnx_bytes),
         "## Training\n",
         f"`{training_command(checkpoint)}`\n",
         (
@@ -46,7 +62,7 @@ def model_card(
 
 
 def variant_card(
-    name: str, checkpoint: Checkpoint, version: str, onnx_bytes: bytes, parity: Sequence[Parity]
+    name: str, origin: Origin, version: str, onnx_bytes: bytes, parity: Sequence[Parity]
 ) -> str:
     """The card of a model that is one half of the network."""
     half = "the dead sensors" if SENSOR_ESTIMATES[0].mean_name in _names(name) else "the gamma"
@@ -58,7 +74,7 @@ def variant_card(
             f"same inputs, same answers. How good they are stands on the card of `{MODEL_NAME}`.\n"
             "**Trained and judged on simulated events only.**\n"
         ),
-        _identity(checkpoint, onnx_bytes),
+        _identity(origin, onnx_bytes),
         _parity_section(parity),
     ]
     return "\n".join(parts) + "\n"
@@ -68,13 +84,13 @@ def _names(model: str) -> list[str]:
     return [tensor.name for tensor in outputs_of(model)]
 
 
-def _identity(checkpoint: Checkpoint, onnx_bytes: bytes) -> str:
+def _identity(origin: Origin, onnx_bytes: bytes) -> str:
     rows = [
-        ("preset", f"`{checkpoint.preset}`"),
+        ("preset", f"`{origin.preset}`"),
         ("size", f"{len(onnx_bytes) / 1e6:.2f} MB (ONNX, float32)"),
         ("sha256", f"`{sha256_of_bytes(onnx_bytes)}`"),
-        ("geometry", f"`{checkpoint.geometry_hash}`"),
-        ("contract", checkpoint.contract_version),
+        ("geometry", f"`{origin.geometry_hash}`"),
+        ("contract", origin.contract_version),
     ]
     return "\n".join(["## Identity\n", _table(("", ""), rows)])
 

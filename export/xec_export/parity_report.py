@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -97,3 +98,15 @@ def parity_as_dict(rows: Iterable[Parity], tolerance: float = TOLERANCE) -> dict
         "tolerance": tolerance,
         "rows": [asdict(row) for row in rows],
     }
+
+
+def parity_of_json(content: bytes) -> list[Parity]:
+    """The rows of a report that was written.
+
+    Raises:
+        ModelError: it is not such a report.
+    """
+    try:
+        return [Parity(**row) for row in json.loads(content)["rows"]]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{PARITY_FILE} is no parity report: export the model again.") from error

@@ -17,7 +17,7 @@ from xec.models.checkpoint import Checkpoint, load_checkpoint
 from xec.models.reconstructor import Reconstructor
 from xec.simulation.generator import Generator, SimulationConfig
 from xec_export.accuracy import require_accuracy
-from xec_export.card import model_card, variant_card
+from xec_export.card import Origin, model_card, variant_card
 from xec_export.engines import eager, scripted
 from xec_export.events import contract_inputs
 from xec_export.fuse import fused
@@ -124,7 +124,7 @@ def _card(
 ) -> str:
     """The card; the metrics stand on that of the whole network, whose halves the others are."""
     if one.name != MODEL_NAME or performance is None:
-        return variant_card(one.name, checkpoint, version, one.onnx, one.parity)
+        return variant_card(one.name, Origin.of(checkpoint), version, one.onnx, one.parity)
     return model_card(checkpoint, version, one.onnx, one.parity, performance)
 
 

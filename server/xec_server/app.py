@@ -20,13 +20,18 @@ from xec.io.output import replacing
 from xec.wire.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1 import reconstruction_pb2_grpc as pb_grpc
+from xec_server.admission import Admission
 from xec_server.batcher import Batcher
+from xec_server.conditions import DeadLists
 from xec_server.forwarder import Forwarder
 from xec_server.gateway import Gateway
 from xec_server.guard import Guard
-from xec_server.service import EventQueue, ReconstructionService, computation, forwarding
+from xec_server.run_lists import RunLists
+from xec_server.service import ReconstructionService
 from xec_server.settings import Address, ServerSettings
+from xec_server.streams import Streams
 from xec_server.warm_up import warm_up
+from xec_server.work import EventQueue, computation, forwarding
 
 SERVICE: Final[str] = pb.DESCRIPTOR.services_by_name["Reconstruction"].full_name
 LAST_CALLS: Final = 0.2
@@ -66,14 +71,24 @@ class Server:
         engine: warm; the server closes it when it stops.
         own: the server's own list of dead sensors, if it holds one.
         settings: how to listen, batch and stop.
+        runs: the conditions database, if there is one; closed when the server stops.
     """
 
-    def __init__(self, engine: Engine, own: DeadList | None, settings: ServerSettings) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        own: DeadList | None,
+        settings: ServerSettings,
+        runs: RunLists | None = None,
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         self._queue = _queue_of(engine, settings)
-        service = ReconstructionService(engine.model, self._queue, own)
+        self._lists = DeadLists(own, runs)
+        admission = Admission(engine.model, self._lists)
+        self.streams = Streams(admission, self._queue, settings.streams)
+        service = ReconstructionService(admission, self._queue, self.streams)
         self._grpc = grpc.aio.server(interceptors=(Guard(),), options=GRPC_OPTIONS)
         pb_grpc.add_ReconstructionServicer_to_server(service, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -167,6 +182,7 @@ class Server:
         """Finish what was accepted, within the grace, and end; new calls are refused."""
         self._stopping = True
         await self._set_health(_NOT_SERVING)
+        self.streams.drain()
         try:
             await asyncio.wait_for(self._queue.drain(), self._settings.grace)
         except TimeoutError:
@@ -175,6 +191,7 @@ class Server:
         await asyncio.sleep(min(LAST_CALLS, self._settings.grace))
         await self._grpc.stop(LAST_SENDS)
         self._engine.close()
+        self._lists.close()
         self._ready.cancel()
         was_ready = not self._ready.cancelled() and self._ready.exception() is None
         if was_ready and self._settings.ready_file is not None:
@@ -199,6 +216,7 @@ async def serve(
     own: DeadList | None,
     settings: ServerSettings,
     announce: Callable[[Server], None],
+    runs: RunLists | None = None,
 ) -> None:
     """Run a server until SIGTERM or SIGINT.
 
@@ -207,6 +225,7 @@ async def serve(
         own: the server's own list of dead sensors, if it holds one.
         settings: how to listen, batch and stop.
         announce: called once, when the server is ready.
+        runs: the conditions database, if there is one.
 
     Raises:
         ServiceError: the address cannot be listened on.
@@ -216,7 +235,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told_to_stop.set)
-    server = Server(engine, own, settings)
+    server = Server(engine, own, settings, runs)
     await server.start()
     stop = asyncio.create_task(told_to_stop.wait())
     ready = asyncio.create_task(server.ready())

@@ -7,13 +7,14 @@ comes from a `Clock`, which an event loop is, so that tests turn it by hand.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from xec.engines.priority import Priority
 from xec.errors import UsageError
+from xec_server.lanes import NOBODY, Lanes, Path
 from xec_server.pace import Pace
 
 Item = TypeVar("Item")
@@ -48,7 +49,8 @@ class BatchPolicy:
         size: events in one engine call, at most.
         delay: seconds that an event waits for others while a worker is free; events also
             collect while all workers are busy, so 0 is a good choice.
-        queue: events that may wait; more are refused.
+        queue: events that may wait in each lane; more are refused. Each has its own bound, so that
+            what can wait does not take the room of what cannot.
         workers: engine calls at the same time.
     """
 
@@ -129,7 +131,7 @@ class Batcher(Generic[Item, Answer]):
         self._compute = compute
         self._policy = policy
         self._clock: Clock = clock or asyncio.get_running_loop()
-        self._queue: deque[_Job[Item, Answer]] = deque()
+        self._queue: Lanes[_Job[Item, Answer]] = Lanes()
         self._running: set[asyncio.Task[None]] = set()
         self._timer: Timer | None = None
         self._draining = False
@@ -142,13 +144,19 @@ class Batcher(Generic[Item, Answer]):
         return len(self._queue)
 
     async def submit(
-        self, items: Sequence[Item], deadline: float | None = None
+        self,
+        items: Sequence[Item],
+        deadline: float | None = None,
+        lane: Priority = Priority.ONLINE,
+        path: Path = NOBODY,
     ) -> list[Answered[Answer]]:
         """Wait for the answers to `items`, in their order.
 
         Args:
             items: they may be split over engine calls and share them with others.
             deadline: by the clock; None waits for ever.
+            lane: where they wait.
+            path: whose turns they use: a client's, and in these a call's.
 
         Raises:
             QueueFullError: they do not fit into the queue; none was accepted.
@@ -158,10 +166,11 @@ class Batcher(Generic[Item, Answer]):
         """
         if self._draining:
             raise DrainingError
-        self._make_room(len(items))
+        self._make_room(len(items), lane)
         jobs = [self._job(item, deadline) for item in items]
         self.counts.accepted += len(jobs)
-        self._queue.extend(jobs)
+        for job in jobs:
+            self._queue.put(job, lane, path)
         self._dispatch()
         try:
             return await asyncio.gather(*(job.future for job in jobs))
@@ -174,11 +183,11 @@ class Batcher(Generic[Item, Answer]):
         last = float("inf") if deadline is None else deadline
         return _Job(item, future, self._clock.time(), last)
 
-    def _make_room(self, count: int) -> None:
-        if len(self._queue) + count <= self._policy.queue:
+    def _make_room(self, count: int, lane: Priority) -> None:
+        if self._queue.waiting(lane) + count <= self._policy.queue:
             return
-        self._drop_lost()
-        if len(self._queue) + count > self._policy.queue:
+        self._queue.keep(lambda job: not self._is_lost(job))
+        if self._queue.waiting(lane) + count > self._policy.queue:
             self.counts.refused += count
             raise QueueFullError(self._pace.retry_after(len(self._queue)))
 
@@ -193,16 +202,13 @@ class Batcher(Generic[Item, Answer]):
             return True
         return False
 
-    def _drop_lost(self) -> None:
-        self._queue = deque(job for job in self._queue if not self._is_lost(job))
-
     def _dispatch(self) -> None:
         """Start what may start now, and come back when the oldest event has waited enough."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         while self._queue and len(self._running) < self._policy.workers:
-            due = self._queue[0].arrived + self._policy.delay
+            due = self._due()
             full = len(self._queue) >= self._policy.size
             if not (full or self._draining or due <= self._clock.time()):
                 self._timer = self._clock.call_at(due, self._dispatch)
@@ -211,10 +217,16 @@ class Batcher(Generic[Item, Answer]):
             if batch:
                 self._start(batch)
 
+    def _due(self) -> float:
+        """When the oldest event will have waited enough."""
+        if not self._policy.delay:
+            return self._clock.time()
+        return min(job.arrived for job in self._queue.firsts()) + self._policy.delay
+
     def _take(self) -> list[_Job[Item, Answer]]:
         batch: list[_Job[Item, Answer]] = []
         while self._queue and len(batch) < self._policy.size:
-            job = self._queue.popleft()
+            job = self._queue.take()
             if not self._is_lost(job):
                 batch.append(job)
         return batch

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from xec.cli import Command
 from xec.conditions.dead_list import DeadList, read_dead_list
+from xec.conditions.intervals import Tag
 from xec.engines.device import Device
 from xec.engines.kind import EngineKind
 from xec.errors import UsageError
 
 if TYPE_CHECKING:
     from xec_server.app import Server
+    from xec_server.run_lists import RunLists
 
 Option = typer.Option
+_VARIABLE: Final = "XEC_CONDITIONS_DATABASE"  # as in xec.conditions.address, which needs SQLAlchemy
 
 
 def _own_dead_list(file: Path | None, only_events: bool) -> DeadList | None:
@@ -28,6 +32,27 @@ def _own_dead_list(file: Path | None, only_events: bool) -> DeadList | None:
     if file is not None:
         return read_dead_list(file)
     return DeadList.of(()) if only_events else None
+
+
+def _run_lists(conditions: str | None, tag: Tag | None, other: bool) -> RunLists | None:
+    if conditions is None and tag is None:
+        return None
+    if tag is None:
+        raise UsageError("--conditions needs --tag online or offline: whose lists are to hold?")
+    if other:
+        raise UsageError(
+            "--conditions and --tag take lists from a database, --dead-list and --no-dead-list do "
+            "not: give one or the other."
+        )
+    if find_spec("sqlalchemy") is None:
+        raise UsageError(
+            "--conditions needs SQLAlchemy: pip install 'xec-reconstruct[conditions]'."
+        )
+    from xec_server.run_lists import open_run_lists  # noqa: PLC0415
+
+    if conditions is None and not os.environ.get(_VARIABLE):
+        raise UsageError(f"--tag needs a database: name it by --conditions, or by {_VARIABLE}.")
+    return open_run_lists(conditions, tag)
 
 
 def _announce(server: Server) -> None:
@@ -58,6 +83,17 @@ def serve(
     no_dead_list: Annotated[
         bool, Option("--no-dead-list", help="Such requests mark by themselves all that is dead.")
     ] = False,
+    conditions: Annotated[
+        str | None,
+        Option(
+            metavar="URL|FILE",
+            help="Database of dead channels by run, for requests that carry none; a URL without a "
+            "password, or XEC_CONDITIONS_DATABASE.",
+        ),
+    ] = None,
+    tag: Annotated[
+        Tag | None, Option(case_sensitive=False, help="Whose lists of the database hold.")
+    ] = None,
     engine: Annotated[
         EngineKind, Option(help="onnx and torch compute here, triton in another process.")
     ] = EngineKind.ONNX,
@@ -80,7 +116,7 @@ def serve(
     batch_delay_ms: Annotated[
         float, Option(help="Wait for others while an engine call could start.", min=0)
     ] = 0.0,
-    queue: Annotated[int, Option(help="Events that may wait.", min=1)] = 1024,
+    queue: Annotated[int, Option(help="Events that may wait in each lane.", min=1)] = 1024,
     sessions: Annotated[int, Option(help="Engine calls at a time; 0: cores / threads.", min=0)] = 0,
     threads: Annotated[int, Option(help="Threads in one engine call.", min=1)] = 1,
     grace: Annotated[float, Option(help="Seconds to finish calls at the end.", min=0)] = 10.0,
@@ -91,6 +127,8 @@ def serve(
     """Reconstruct events over gRPC.
 
     Example: xec serve --model model_repository --dead-list dead.txt
+
+    With dead channels by run: xec serve --conditions conditions.sqlite --tag online
 
     In front of Triton: xec serve --engine triton --triton 127.0.0.1:8001 --no-dead-list
     """
@@ -122,9 +160,10 @@ def serve(
         ready_file=ready_file,
     )
     own = _own_dead_list(dead_list, no_dead_list)
+    runs = _run_lists(conditions, tag, dead_list is not None or no_dead_list)
     opened = choice.open()
     try:
-        asyncio.run(run(opened, own, settings, _announce))
+        asyncio.run(run(opened, own, settings, _announce, runs))
     finally:
         opened.close()
 

@@ -1,4 +1,4 @@
-"""Which sensors are dead for a request: the server's list, or the one that it carries.
+"""Which sensors are dead for a request: the server's list, that of the run, or the one it carries.
 
 A list is recorded under the digest of its channels, so that the same list gives the same
 provenance whichever way it came.
@@ -6,17 +6,28 @@ provenance whichever way it came.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from xec.conditions.dead_list import DeadList
 from xec.detector.channels import N_CHANNELS
 from xec.errors import InvalidEvent
 from xec.wire.codec import dead_mask_of_channels
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_server.refusal import Reason, Refusal
+from xec_server.run_lists import Held, RunLists
+
+
+@lru_cache(maxsize=64)
+def _known(ids: tuple[int, ...]) -> DeadList:
+    """The list of these channels: a client sends the same one with each of its requests."""
+    return DeadList.from_mask(dead_mask_of_channels(ids))
 
 
 def _carried(message: pb.DeadList.Channels) -> DeadList:
     try:
-        return DeadList.from_mask(dead_mask_of_channels(message.id))
+        if len(message.id) > N_CHANNELS:
+            dead_mask_of_channels(message.id)  # says so, without a copy of whatever it is
+        return _known(tuple(message.id))
     except InvalidEvent as error:
         raise Refusal(
             Reason.INVALID_DEAD_LIST, str(error), error.violations, error.total
@@ -43,6 +54,14 @@ def _named(own: DeadList | None, list_id: str) -> DeadList:
     return own
 
 
+def _refuse_all_dead(dead: DeadList) -> None:
+    if len(dead) == N_CHANNELS:
+        raise Refusal(
+            Reason.ALL_SENSORS_DEAD,
+            f"The dead-channel list {dead.list_id} says that every sensor is dead: correct it.",
+        )
+
+
 def dead_list_of(message: pb.DeadList, own: DeadList | None) -> DeadList:
     """The list that holds for a request.
 
@@ -61,9 +80,45 @@ def dead_list_of(message: pb.DeadList, own: DeadList | None) -> DeadList:
             dead = _named(own, message.list_id)
         case _:
             dead = _of_server(own)
-    if len(dead) == N_CHANNELS:
-        raise Refusal(
-            Reason.ALL_SENSORS_DEAD,
-            f"The dead-channel list {dead.list_id} says that every sensor is dead: correct it.",
-        )
+    _refuse_all_dead(dead)
     return dead
+
+
+class DeadLists:
+    """All that a server knows of dead sensors.
+
+    Args:
+        own: its own list, if it holds one.
+        runs: its conditions database, if it has one; then it has no list of its own.
+    """
+
+    def __init__(self, own: DeadList | None, runs: RunLists | None = None) -> None:
+        self.own = own
+        self._runs = runs
+
+    async def of(self, message: pb.DeadList, run: int) -> Held:
+        """The list that holds for an event.
+
+        Args:
+            message: of the request.
+            run: of the event.
+
+        Raises:
+            Refusal: the list is unknown, or says that every sensor is dead.
+        """
+        if self._runs is None:
+            return Held(dead_list_of(message, self.own))
+        match message.WhichOneof("source"):
+            case "channels":
+                held = Held(_carried(message.channels))
+            case "list_id":
+                held = await self._runs.named(message.list_id)
+            case _:
+                held = await self._runs.of_run(run)
+        _refuse_all_dead(held.dead)
+        return held
+
+    def close(self) -> None:
+        """Close the database."""
+        if self._runs is not None:
+            self._runs.close()

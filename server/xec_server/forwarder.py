@@ -9,12 +9,12 @@ must not hold up the loop.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic
 
+from xec.engines.priority import Priority
 from xec.errors import UsageError
 from xec_server.batcher import (
     Answer,
@@ -26,6 +26,7 @@ from xec_server.batcher import (
     Item,
     QueueFullError,
 )
+from xec_server.lanes import NOBODY, Lanes, Path
 from xec_server.pace import Pace
 
 
@@ -34,7 +35,7 @@ class ForwardPolicy:
     """How events are passed on.
 
     Args:
-        queue: events that may wait here; more are refused.
+        queue: events that may wait here in each lane; more are refused.
         calls: at the same time; the engine can only collect what has reached it.
     """
 
@@ -78,7 +79,7 @@ class Forwarder(Generic[Item, Answer]):
         self._policy = policy
         self._largest = largest
         self._clock: Clock = clock or asyncio.get_running_loop()
-        self._queue: deque[_Call[Item, Answer]] = deque()
+        self._queue: Lanes[_Call[Item, Answer]] = Lanes(lambda call: len(call.items))
         self._running: set[asyncio.Task[None]] = set()
         self._draining = False
         self._pace = Pace(policy.calls)
@@ -87,16 +88,22 @@ class Forwarder(Generic[Item, Answer]):
     @property
     def waiting(self) -> int:
         """Events in the queue."""
-        return sum(len(call.items) for call in self._queue)
+        return len(self._queue)
 
     async def submit(
-        self, items: Sequence[Item], deadline: float | None = None
+        self,
+        items: Sequence[Item],
+        deadline: float | None = None,
+        lane: Priority = Priority.ONLINE,
+        path: Path = NOBODY,
     ) -> list[Answered[Answer]]:
         """Wait for the answers to `items`, in their order.
 
         Args:
             items: more than fit into one call are cut into several.
             deadline: by the clock; None waits as long as `compute` does.
+            lane: where they wait.
+            path: whose turns they use: a client's, and in these a call's.
 
         Raises:
             QueueFullError: they do not fit into the queue; none was accepted.
@@ -106,12 +113,13 @@ class Forwarder(Generic[Item, Answer]):
         """
         if self._draining:
             raise DrainingError
-        self._make_room(len(items))
+        self._make_room(len(items), lane)
         step = self._largest()
         pieces = [items[start : start + step] for start in range(0, len(items), step)]
         calls = [self._call(piece, deadline) for piece in pieces]
         self.counts.accepted += len(items)
-        self._queue.extend(calls)
+        for call in calls:
+            self._queue.put(call, lane, path)
         self._dispatch()
         try:
             answers = await asyncio.gather(*(call.future for call in calls))
@@ -125,11 +133,11 @@ class Forwarder(Generic[Item, Answer]):
         future = asyncio.get_running_loop().create_future()
         return _Call(items, future, self._clock.time(), deadline)
 
-    def _make_room(self, count: int) -> None:
-        if self.waiting + count <= self._policy.queue:
+    def _make_room(self, count: int, lane: Priority) -> None:
+        if self._queue.waiting(lane) + count <= self._policy.queue:
             return
-        self._queue = deque(call for call in self._queue if not self._is_lost(call))
-        if self.waiting + count > self._policy.queue:
+        self._queue.keep(lambda call: not self._is_lost(call))
+        if self._queue.waiting(lane) + count > self._policy.queue:
             self.counts.refused += count
             raise QueueFullError(self._pace.retry_after(self.waiting))
 
@@ -146,7 +154,7 @@ class Forwarder(Generic[Item, Answer]):
 
     def _dispatch(self) -> None:
         while self._queue and len(self._running) < self._policy.calls:
-            call = self._queue.popleft()
+            call = self._queue.take()
             if not self._is_lost(call):
                 task = asyncio.get_running_loop().create_task(self._run(call))
                 self._running.add(task)

@@ -57,12 +57,15 @@ class Gateway:
         """`infer_within` Triton's own limit."""
         return self.infer_within(inputs, None)[0]
 
-    def infer_within(self, inputs: Tensors, seconds: float | None) -> tuple[Outputs, ModelInfo]:
+    def infer_within(
+        self, inputs: Tensors, seconds: float | None, priority: Priority = Priority.ONLINE
+    ) -> tuple[Outputs, ModelInfo]:
         """Run B events.
 
         Args:
             inputs: arrays of the contract's inputs, each (B, width).
             seconds: until they must be answered; None leaves it to the settings of Triton.
+            priority: the queue of Triton's in which they wait.
 
         Returns:
             Arrays of the contract's outputs, each (B, width), and the model that answered.
@@ -74,7 +77,6 @@ class Gateway:
         limit = self._triton.settings.timeout if seconds is None else seconds
         share = 1.0 if self._reserve is None else _SHARE_OF_TRITON
         last = time.monotonic() + limit
-        priority = Priority.ONLINE if len(inputs["npho"]) == 1 else Priority.OFFLINE
         try:
             return self._triton.infer_within(inputs, share * limit, priority), self._triton.model
         except EngineAway:

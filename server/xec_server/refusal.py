@@ -23,6 +23,7 @@ from xec.errors import (
     Violation,
 )
 from xec.wire.limits import MAX_VIOLATIONS
+from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_server.batcher import DeadlinePassedError, DrainingError, QueueFullError
 
 DOMAIN: Final = "xec.v1"
@@ -36,9 +37,18 @@ class Reason(StrEnum):
     INVALID_DEAD_LIST = auto()
     TOO_MANY_EVENTS = auto()
     UNPARSEABLE_REQUEST = auto()
+    STREAM_NOT_OPENED = auto()
+    UNKNOWN_ACKNOWLEDGEMENT = auto()
+    EVENT_ID_IN_USE = auto()
+    WINDOW_EXCEEDED = auto()
+    TOO_MANY_STREAMS = auto()
     UNKNOWN_MODEL_VERSION = auto()
     UNKNOWN_DEAD_LIST = auto()
     NO_DEAD_LIST = auto()
+    UNKNOWN_RUN = auto()
+    RUN_AFTER_LAST_INTERVAL = auto()
+    CONDITIONS_AWAY = auto()
+    CONDITIONS_UNUSABLE = auto()
     ALL_SENSORS_DEAD = auto()
     QUEUE_FULL = auto()
     DEADLINE_PASSED = auto()
@@ -54,9 +64,18 @@ CODES: Final = {
     Reason.INVALID_DEAD_LIST: StatusCode.INVALID_ARGUMENT,
     Reason.TOO_MANY_EVENTS: StatusCode.INVALID_ARGUMENT,
     Reason.UNPARSEABLE_REQUEST: StatusCode.INVALID_ARGUMENT,
+    Reason.STREAM_NOT_OPENED: StatusCode.INVALID_ARGUMENT,
+    Reason.UNKNOWN_ACKNOWLEDGEMENT: StatusCode.INVALID_ARGUMENT,
+    Reason.EVENT_ID_IN_USE: StatusCode.INVALID_ARGUMENT,
+    Reason.WINDOW_EXCEEDED: StatusCode.INVALID_ARGUMENT,
+    Reason.TOO_MANY_STREAMS: StatusCode.RESOURCE_EXHAUSTED,
     Reason.UNKNOWN_MODEL_VERSION: StatusCode.NOT_FOUND,
     Reason.UNKNOWN_DEAD_LIST: StatusCode.NOT_FOUND,
     Reason.NO_DEAD_LIST: StatusCode.FAILED_PRECONDITION,
+    Reason.UNKNOWN_RUN: StatusCode.NOT_FOUND,
+    Reason.RUN_AFTER_LAST_INTERVAL: StatusCode.OUT_OF_RANGE,
+    Reason.CONDITIONS_AWAY: StatusCode.UNAVAILABLE,
+    Reason.CONDITIONS_UNUSABLE: StatusCode.FAILED_PRECONDITION,
     Reason.ALL_SENSORS_DEAD: StatusCode.FAILED_PRECONDITION,
     Reason.QUEUE_FULL: StatusCode.RESOURCE_EXHAUSTED,
     Reason.DEADLINE_PASSED: StatusCode.DEADLINE_EXCEEDED,
@@ -114,12 +133,17 @@ class Refusal(Exception):
         self.total = max(total, len(violations))
         self.retry_after = retry_after
 
+    @property
+    def sentence(self) -> str:
+        """The message, and that more is wrong than is listed, where so."""
+        if self.total > len(self.violations):
+            listed = f"{len(self.violations)} of {self.total} violations are listed."
+            return f"{self.message} {listed}"
+        return self.message
+
     def status(self) -> status_pb2.Status:
         """The `google.rpc.Status` with its details."""
-        message = self.message
-        if self.total > len(self.violations):
-            message += f" {len(self.violations)} of {self.total} violations are listed."
-        status = status_pb2.Status(code=CODES[self.reason].value[0], message=message)
+        status = status_pb2.Status(code=CODES[self.reason].value[0], message=self.sentence)
         info = error_details_pb2.ErrorInfo(reason=self.reason.upper(), domain=DOMAIN)
         status.details.add().Pack(info)
         if self.violations:
@@ -129,6 +153,21 @@ class Refusal(Exception):
             delay.FromMilliseconds(math.ceil(1000 * self.retry_after))
             status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
         return status
+
+    def event_error(self) -> pb.EventError:
+        """The same for one event of a stream."""
+        return pb.EventError(
+            code=CODES[self.reason].value[0],
+            reason=self.reason.upper(),
+            message=self.sentence,
+            violations=[
+                pb.FieldViolation(
+                    field=violation.field[:_MAX_TEXT], description=violation.description[:_MAX_TEXT]
+                )
+                for violation in self.violations
+            ],
+            retry_delay=self.retry_after,
+        )
 
 
 def _bad_request(violations: tuple[Violation, ...]) -> error_details_pb2.BadRequest:

@@ -3,194 +3,102 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol, TypeAlias
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any, TypeAlias
 
 import grpc
 
-from xec.answer import answer_one
-from xec.assembly import Outputs, is_finite
-from xec.conditions.dead_list import DeadList
-from xec.engines.base import Engine, ModelInfo, Tensors, provenance_of, tensors_of
-from xec.event import Event, EventBatch
-from xec.lineage import Provenance
-from xec.wire.codec import provenance_to_proto, reconstruction_to_proto
+from xec.engines.priority import Priority
+from xec.wire.codec import provenance_to_proto
 from xec.wire.limits import MAX_EVENTS_PER_BATCH
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1 import reconstruction_pb2_grpc as pb_grpc
-from xec_server.batcher import Answered, Counts
-from xec_server.conditions import dead_list_of
-from xec_server.gateway import Gateway
+from xec_server.admission import Admission, lane_of
 from xec_server.refusal import Reason, Refusal
-from xec_server.validation import checked_events
-
-_LONGEST_MARGIN: Final = 0.1  # seconds
+from xec_server.streams import Streams
+from xec_server.work import EventQueue, timed
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Work:
-    """An event for the engine, and what its answer will say of its origin."""
-
-    event: Event
-    provenance: Provenance
-
-
-class EventQueue(Protocol):
-    """Where accepted events wait for the engine."""
-
-    @property
-    def waiting(self) -> int:
-        """Events that wait."""
-        ...
-
-    @property
-    def counts(self) -> Counts:
-        """What became of all events."""
-        ...
-
-    async def submit(
-        self, items: Sequence[Work], deadline: float | None = None
-    ) -> list[Answered[pb.ReconstructResponse]]:
-        """Wait for the answers to `items`; `deadline` is by the clock of the event loop."""
-        ...
-
-    async def drain(self) -> None:
-        """Take no more events and wait until all that were accepted are answered."""
-        ...
-
-    def close(self) -> None:
-        """Refuse what still waits."""
-        ...
-
-
-def answer_to(
-    work: Work, outputs: Outputs, row: int, model: ModelInfo
-) -> pb.ReconstructResponse | Exception:
-    """The message for one event, or why there is none: an answer that is not a number."""
-    if not is_finite(outputs, row):
-        return ArithmeticError(
-            f"The model's answer to event {work.event.event} of run {work.event.run} is not finite."
-        )
-    provenance = replace(work.provenance, engine=model.engine)
-    return reconstruction_to_proto(answer_one(work.event, outputs, row, provenance, model))
-
-
-def computation(
-    engine: Engine,
-) -> Callable[[Sequence[Work]], list[pb.ReconstructResponse | Exception]]:
-    """What the batcher runs in its threads: from events to messages."""
-
-    def compute(works: Sequence[Work]) -> list[pb.ReconstructResponse | Exception]:
-        outputs = engine.infer(_inputs(works))
-        return [answer_to(work, outputs, row, engine.model) for row, work in enumerate(works)]
-
-    return compute
-
-
-def forwarding(
-    gateway: Gateway,
-) -> Callable[[Sequence[Work], float | None], list[pb.ReconstructResponse | Exception]]:
-    """What the forwarder runs in its threads: events to Triton, answers to messages."""
-
-    def compute(
-        works: Sequence[Work], seconds: float | None
-    ) -> list[pb.ReconstructResponse | Exception]:
-        limit = None if seconds is None else seconds - _margin(seconds)
-        outputs, model = gateway.infer_within(_inputs(works), limit)
-        return [answer_to(work, outputs, row, model) for row, work in enumerate(works)]
-
-    return compute
-
-
-def _inputs(works: Sequence[Work]) -> Tensors:
-    return tensors_of(EventBatch.stack([work.event for work in works]))
-
-
-def _margin(seconds: float) -> float:
-    """What is kept of a call's time for what comes after the engine, and for saying why not."""
-    return min(0.1 * seconds, _LONGEST_MARGIN)
-
-
-def _timed(answered: Answered[pb.ReconstructResponse]) -> pb.ReconstructResponse:
-    answered.value.timings.queue_seconds = answered.queue_seconds
-    answered.value.timings.compute_seconds = answered.compute_seconds
-    answered.value.timings.batch_size = answered.batch_size
-    return answered.value
 
 
 class ReconstructionService(pb_grpc.ReconstructionServicer):  # type: ignore[misc]  # untyped code
     """Answers from one model.
 
     Args:
-        model: which one.
-        queue: takes events to it.
-        own: the server's own list of dead sensors, if it holds one.
+        admission: checks events.
+        queue: takes them to the engine.
+        streams: the streaming calls.
     """
 
-    def __init__(self, model: ModelInfo, queue: EventQueue, own: DeadList | None) -> None:
-        self._model = model
+    def __init__(self, admission: Admission, queue: EventQueue, streams: Streams) -> None:
+        self._admission = admission
         self._queue = queue
-        self._own = own
-        self._provenance = provenance_of(model)
+        self._streams = streams
+        self._numbers = count()
 
     async def Reconstruct(  # noqa: N802  (the schema's name)
         self, request: pb.ReconstructRequest, context: Context
     ) -> pb.ReconstructResponse:
         """One event."""
-        self._check_version(request.model_version)
-        answers = await self._reconstruct([request.event], ["event"], request.dead_list, context)
+        self._admission.check_version(request.model_version)
+        lane = lane_of(request.lane, Priority.ONLINE)
+        answers = await self._reconstruct(
+            [request.event], ["event"], request.dead_list, lane, context
+        )
         return answers[0]
 
     async def ReconstructBatch(  # noqa: N802  (the schema's name)
         self, request: pb.ReconstructBatchRequest, context: Context
     ) -> pb.ReconstructBatchResponse:
         """Many events, answered in their order; all or none."""
-        self._check_version(request.model_version)
-        count = len(request.events)
-        if count > MAX_EVENTS_PER_BATCH:
+        self._admission.check_version(request.model_version)
+        number = len(request.events)
+        if number > MAX_EVENTS_PER_BATCH:
             raise Refusal(
                 Reason.TOO_MANY_EVENTS,
-                f"A batch holds at most {MAX_EVENTS_PER_BATCH} events, not {count}: split it.",
+                f"A batch holds at most {MAX_EVENTS_PER_BATCH} events, not {number}: split it.",
             )
-        paths = [f"events[{index}]" for index in range(count)]
-        answers = await self._reconstruct(request.events, paths, request.dead_list, context)
+        paths = [f"events[{index}]" for index in range(number)]
+        lane = lane_of(request.lane, Priority.OFFLINE)
+        answers = await self._reconstruct(request.events, paths, request.dead_list, lane, context)
         return pb.ReconstructBatchResponse(responses=answers)
+
+    async def ReconstructStream(  # noqa: N802  (the schema's name)
+        self, requests: AsyncIterator[pb.StreamRequest], context: Context
+    ) -> None:
+        """Events as they come, answered as they are ready."""
+        await self._streams.serve(requests, context)
 
     async def GetModel(  # noqa: N802  (the schema's name)
         self, request: pb.GetModelRequest, context: Context
     ) -> pb.GetModelResponse:
         """What model answers, and which dead list the server holds."""
         del request, context
-        own = self._own
+        own = self._admission.lists.own
         list_id = "" if own is None else own.list_id
+        model = self._admission.model
         return pb.GetModelResponse(
-            provenance=provenance_to_proto(replace(self._provenance, dead_list_id=list_id)),
-            contract_version=self._model.contract_version,
+            provenance=provenance_to_proto(
+                replace(self._admission.provenance, dead_list_id=list_id)
+            ),
+            contract_version=model.contract_version,
             dead_channels=0 if own is None else len(own),
-            metadata=dict(self._model.metadata),
+            metadata=dict(model.metadata),
         )
-
-    def _check_version(self, version: str) -> None:
-        if version not in ("", self._model.version):
-            raise Refusal(
-                Reason.UNKNOWN_MODEL_VERSION,
-                f"Model version {version[:80]!r} is not served; {self._model.version!r} is.",
-            )
 
     async def _reconstruct(
         self,
         messages: Sequence[pb.Event],
         paths: Sequence[str],
         dead_list: pb.DeadList,
+        lane: Priority,
         context: Context,
     ) -> list[pb.ReconstructResponse]:
-        dead = dead_list_of(dead_list, self._own)
-        events = checked_events(messages, dead.mask, paths)
-        provenance = replace(self._provenance, dead_list_id=dead.list_id)
         remaining = context.time_remaining()
         deadline = None if remaining is None else asyncio.get_running_loop().time() + remaining
-        answered = await self._queue.submit([Work(event, provenance) for event in events], deadline)
-        return [_timed(one) for one in answered]
+        works = await self._admission.works(messages, paths, dead_list, lane)
+        path = (context.peer(), f"call {next(self._numbers)}")
+        answered = await self._queue.submit(works, deadline, lane, path)
+        return [timed(one) for one in answered]

@@ -12,6 +12,7 @@ from xec.errors import UsageError
 from xec.wire.limits import MAX_EVENTS_PER_BATCH
 from xec_server.batcher import BatchPolicy
 from xec_server.forwarder import ForwardPolicy
+from xec_server.streams import StreamPolicy
 
 _MAX_PORT = 65535
 
@@ -56,6 +57,7 @@ class ServerSettings:
         insecure_listen: allow an address beyond loopback although nothing is encrypted.
         batching: how events wait for the embedded engine.
         forwarding: how they go on to Triton, where that is the engine.
+        streams: how many streaming calls there may be.
         grace: seconds for calls in progress once the server is told to stop.
         ready_file: holds the address while the server is ready.
     """
@@ -64,6 +66,7 @@ class ServerSettings:
     insecure_listen: bool = False
     batching: BatchPolicy = field(default_factory=BatchPolicy)
     forwarding: ForwardPolicy = field(default_factory=ForwardPolicy)
+    streams: StreamPolicy = field(default_factory=StreamPolicy)
     grace: float = 10.0
     ready_file: Path | None = None
 

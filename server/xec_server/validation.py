@@ -47,6 +47,8 @@ def _check_values(values: FloatArray, path: str, findings: _Findings) -> None:
 
 
 def _without(event: Event, dead: BoolArray) -> Event:
+    if not dead.any():
+        return event
     live = ~dead
     return Event(
         event.run,
@@ -73,13 +75,13 @@ def _checked(message: pb.Event, dead: BoolArray, path: str, findings: _Findings)
 
 
 def checked_events(
-    messages: Sequence[pb.Event], dead: BoolArray, paths: Sequence[str]
+    messages: Sequence[pb.Event], dead: Sequence[BoolArray], paths: Sequence[str]
 ) -> list[Event]:
     """The events of a request, ready for the engine.
 
     Args:
         messages: of the request.
-        dead: mask (4760,) of sensors that are invalid in all of them, whatever they read.
+        dead: for each a mask (4760,) of sensors that are invalid, whatever they read.
         paths: how to name each event in a violation.
 
     Raises:
@@ -89,8 +91,8 @@ def checked_events(
     """
     findings = _Findings()
     events = [
-        _checked(message, dead, path, findings)
-        for message, path in zip(messages, paths, strict=True)
+        _checked(message, mask, path, findings)
+        for message, mask, path in zip(messages, dead, paths, strict=True)
     ]
     if findings.total:
         first = findings.kept[0]

@@ -18,8 +18,8 @@ from xec.event import Event
 from xec.wire.codec import dead_list_of_channels, event_to_proto
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_server.conditions import dead_list_of
-from xec_server.service import Work, answer_to
 from xec_server.validation import checked_events
+from xec_server.work import Work, answer_to
 
 _REPEATS: Final = 3  # the second and third find what the first one left behind in caches
 _HOLE: Final = slice(1000, 2000)  # sensors of the inner face
@@ -37,10 +37,9 @@ def warm_up(model: ModelInfo) -> None:
     for _ in range(_REPEATS):
         message = pb.ReconstructRequest.FromString(request)
         dead = dead_list_of(message.dead_list, None)
-        (event,) = checked_events([message.event], dead.mask, ["event"])
-        answer = answer_to(Work(event, provenance_of(model, dead.list_id)), outputs, 0, model)
-        if isinstance(answer, pb.ReconstructResponse):
-            answer.SerializeToString()
+        (event,) = checked_events([message.event], [dead.mask], ["event"])
+        work = Work(event, provenance_of(model, dead.list_id))
+        answer_to(work, outputs, 0, model).SerializeToString()
 
 
 def _request() -> pb.ReconstructRequest:

@@ -31,6 +31,12 @@ def is_finite(outputs: Outputs, row: int) -> bool:
     return all(bool(np.isfinite(values[row]).all()) for values in outputs.values())
 
 
+def finite_rows(outputs: Outputs) -> NDArray[np.bool_]:
+    """`is_finite` of every event at once, (B,)."""
+    rows = [np.isfinite(values).all(axis=1) for values in outputs.values()]
+    return np.asarray(np.logical_and.reduce(rows))
+
+
 def recovered_sensors(event: Event, outputs: Outputs, row: int) -> Recovered:
     """The sensors of `event` without a valid count, with row `row` of the outputs."""
     channel = np.flatnonzero(~event.npho_valid).astype(np.int32)

@@ -5,6 +5,7 @@
     ├── FileError           exit 3   a file that is missing, foreign, cut or of another shape
     ├── InvalidEvent        exit 3   an event that breaks the contract (see its violations)
     ├── ConditionsError     exit 4   a dead-channel list that is unknown or unreadable
+    │   ├── UnknownList              no list has this id
     │   ├── UnknownRun               no list is known for a run: never "nothing is dead"
     │   │   └── RunAfterLastInterval  the run lies beyond all that is known
     │   └── ConditionsUnavailable    the database of lists cannot be reached
@@ -75,6 +76,10 @@ class ConditionsError(XecError):
     """A dead-channel list that is unknown, unreadable or names unknown sensors."""
 
     exit_code = 4
+
+
+class UnknownList(ConditionsError):
+    """An id that no dead-channel list has."""
 
 
 class UnknownRun(ConditionsError):

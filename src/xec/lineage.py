@@ -16,6 +16,8 @@ class Provenance:
     """What produced a reconstruction; equal provenance and input mean an equal answer.
 
     `engine` is what ran the model: ``onnx``, ``triton`` or ``torch``; empty where nobody said so.
+    `dead_list_revision` is where the conditions database says that the list holds (``ONLINE@7``),
+    and `dead_list_stale_since` when it last did so, while it is away; empty otherwise.
     """
 
     model_name: str
@@ -25,6 +27,8 @@ class Provenance:
     dead_list_id: str = ""
     software_version: str = __version__
     engine: str = ""
+    dead_list_revision: str = ""
+    dead_list_stale_since: str = ""
 
     def as_dict(self) -> dict[str, str]:
         """The fields by name, for file metadata."""

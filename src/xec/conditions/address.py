@@ -112,15 +112,22 @@ def _from_argument(text: str, option: str, variable: str, kinds: tuple[str, ...]
     return address
 
 
-def conditions_address(option: str | None, environment: Mapping[str, str] | None = None) -> Address:
-    """The conditions database: `--database`, else the environment, else a file right here.
+def conditions_address(
+    option: str | None, environment: Mapping[str, str] | None = None, name: str = "--database"
+) -> Address:
+    """The conditions database: the option, else the environment, else a file right here.
+
+    Args:
+        option: what was said on the command line.
+        environment: that of the process by default.
+        name: of the option, for errors.
 
     Raises:
         UsageError: it is no URL, of another kind, or an argument with a password.
     """
     kinds = ("postgresql", "sqlite")
     if option is not None:
-        return _from_argument(option, "--database", CONDITIONS_VARIABLE, kinds)
+        return _from_argument(option, name, CONDITIONS_VARIABLE, kinds)
     value = (os.environ if environment is None else environment).get(CONDITIONS_VARIABLE)
     return parse_address(value or DEFAULT_CONDITIONS, kinds, CONDITIONS_VARIABLE)
 

@@ -141,6 +141,19 @@ class ConditionsCache:
         with self._lock:
             return self._away
 
+    def remembered(self, run: int) -> Cached | None:
+        """The list of a run if the database need not be asked for it now; never waits.
+
+        Raises:
+            UnknownRun: the database has just said that it knows no list for it.
+        """
+        run = run_number(run)
+        with self._lock:
+            entry = self._memory.get(run)
+            if entry is not None and self._is_fresh(entry):
+                return entry.answer(stale=False)
+        return None
+
     def lookup(self, run: int) -> Cached:
         """The list of a run.
 

@@ -12,7 +12,7 @@ from xec.conditions.dead_list import DeadList
 from xec.conditions.intervals import LAST_RUN, Runs, Segment, Tag, Timeline, Validity
 from xec.conditions.revisions import AsOf, Note, Revision
 from xec.conditions.schema import DeadChannelRow, DeadListRow, RevisionRow, ValidityRow
-from xec.errors import ConditionsError
+from xec.errors import ConditionsError, UnknownList
 
 
 def newest(connection: Connection) -> int:
@@ -101,11 +101,12 @@ def dead_list(connection: Connection, list_id: str) -> DeadList:
     """The list of this id.
 
     Raises:
-        ConditionsError: it is unknown, or its channels are not those that its id was made of.
+        UnknownList: no list has it.
+        ConditionsError: its channels are not those that its id was made of.
     """
     known = connection.scalar(select(DeadListRow.list_id).where(DeadListRow.list_id == list_id))
     if known is None:
-        raise ConditionsError(f"No dead-channel list {list_id[:80]} is known.")
+        raise UnknownList(f"No dead-channel list {list_id[:80]} is known.")
     query = select(DeadChannelRow.channel).where(DeadChannelRow.list_id == list_id)
     dead = DeadList.of(connection.scalars(query))
     if dead.list_id != list_id:

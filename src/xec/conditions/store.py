@@ -97,7 +97,8 @@ class ConditionsStore:
         """The list of this id, in force or not.
 
         Raises:
-            ConditionsError: it is unknown, or damaged.
+            UnknownList: no list has it.
+            ConditionsError: it is damaged.
         """
         with self._reading() as connection:
             return reading.dead_list(connection, list_id)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n xec/wire/v1/reconstruction.proto\x12\x06xec.v1\"g\n\x05\x45vent\x12\x0b\n\x03run\x18\x01 \x01(\x03\x12\r\n\x05\x65vent\x18\x02 \x01(\x03\x12\x0c\n\x04npho\x18\x03 \x01(\x0c\x12\x0c\n\x04time\x18\x04 \x01(\x0c\x12\x12\n\nnpho_valid\x18\x05 \x01(\x0c\x12\x12\n\ntime_valid\x18\x06 \x01(\x0c\"\xa6\x01\n\x08\x44\x65\x61\x64List\x12+\n\x07resolve\x18\x01 \x01(\x0b\x32\x18.xec.v1.DeadList.ResolveH\x00\x12\x11\n\x07list_id\x18\x02 \x01(\tH\x00\x12-\n\x08\x63hannels\x18\x03 \x01(\x0b\x32\x19.xec.v1.DeadList.ChannelsH\x00\x1a\t\n\x07Resolve\x1a\x16\n\x08\x43hannels\x12\n\n\x02id\x18\x01 \x03(\rB\x08\n\x06source\"n\n\x12ReconstructRequest\x12\x1c\n\x05\x65vent\x18\x01 \x01(\x0b\x32\r.xec.v1.Event\x12#\n\tdead_list\x18\x02 \x01(\x0b\x32\x10.xec.v1.DeadList\x12\x15\n\rmodel_version\x18\x03 \x01(\t\"t\n\x17ReconstructBatchRequest\x12\x1d\n\x06\x65vents\x18\x01 \x03(\x0b\x32\r.xec.v1.Event\x12#\n\tdead_list\x18\x02 \x01(\x0b\x32\x10.xec.v1.DeadList\x12\x15\n\rmodel_version\x18\x03 \x01(\t\"\x8f\x01\n\x10RecoveredSensors\x12\x0f\n\x07\x63hannel\x18\x01 \x03(\r\x12\x0c\n\x04npho\x18\x02 \x03(\x02\x12\x12\n\nnpho_sigma\x18\x03 \x03(\x02\x12\x0c\n\x04time\x18\x04 \x03(\x02\x12\x12\n\ntime_sigma\x18\x05 \x03(\x02\x12&\n\x06status\x18\x06 \x03(\x0e\x32\x16.xec.v1.RecoveryStatus\"B\n\x08\x45stimate\x12\x0c\n\x04mean\x18\x01 \x03(\x02\x12\r\n\x05sigma\x18\x02 \x03(\x02\x12\x0b\n\x03low\x18\x03 \x03(\x02\x12\x0c\n\x04high\x18\x04 \x03(\x02\"V\n\x05\x46lags\x12\x18\n\x10outside_fiducial\x18\x01 \x01(\x08\x12\x16\n\x0eoutside_domain\x18\x02 \x01(\x08\x12\x1b\n\x13too_much_dead_light\x18\x03 \x01(\x08\"\xa4\x01\n\nProvenance\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x14\n\x0cmodel_sha256\x18\x03 \x01(\t\x12\x15\n\rgeometry_hash\x18\x04 \x01(\t\x12\x14\n\x0c\x64\x65\x61\x64_list_id\x18\x05 \x01(\t\x12\x18\n\x10software_version\x18\x06 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x07 \x01(\t\"M\n\x07Timings\x12\x15\n\rqueue_seconds\x18\x01 \x01(\x02\x12\x17\n\x0f\x63ompute_seconds\x18\x02 \x01(\x02\x12\x12\n\nbatch_size\x18\x03 \x01(\r\"\xce\x02\n\x13ReconstructResponse\x12\x0b\n\x03run\x18\x01 \x01(\x03\x12\r\n\x05\x65vent\x18\x02 \x01(\x03\x12+\n\trecovered\x18\x03 \x01(\x0b\x32\x18.xec.v1.RecoveredSensors\x12 \n\x06\x65nergy\x18\x04 \x01(\x0b\x32\x10.xec.v1.Estimate\x12$\n\ngamma_time\x18\x05 \x01(\x0b\x32\x10.xec.v1.Estimate\x12\x1d\n\x03uvw\x18\x06 \x01(\x0b\x32\x10.xec.v1.Estimate\x12\x1f\n\x05\x61ngle\x18\x07 \x01(\x0b\x32\x10.xec.v1.Estimate\x12\x1c\n\x05\x66lags\x18\x08 \x01(\x0b\x32\r.xec.v1.Flags\x12&\n\nprovenance\x18\t \x01(\x0b\x32\x12.xec.v1.Provenance\x12 \n\x07timings\x18\n \x01(\x0b\x32\x0f.xec.v1.Timings\"J\n\x18ReconstructBatchResponse\x12.\n\tresponses\x18\x01 \x03(\x0b\x32\x1b.xec.v1.ReconstructResponse\"\x11\n\x0fGetModelRequest\"\xd6\x01\n\x10GetModelResponse\x12&\n\nprovenance\x18\x01 \x01(\x0b\x32\x12.xec.v1.Provenance\x12\x18\n\x10\x63ontract_version\x18\x02 \x01(\t\x12\x15\n\rdead_channels\x18\x03 \x01(\r\x12\x38\n\x08metadata\x18\x04 \x03(\x0b\x32&.xec.v1.GetModelResponse.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x8b\x01\n\x0eRecoveryStatus\x12\x1f\n\x1bRECOVERY_STATUS_UNSPECIFIED\x10\x00\x12\x1d\n\x19RECOVERY_STATUS_INPAINTED\x10\x01\x12\x1c\n\x18RECOVERY_STATUS_BASELINE\x10\x02\x12\x1b\n\x17RECOVERY_STATUS_REFUSED\x10\x03\x32\xee\x01\n\x0eReconstruction\x12\x46\n\x0bReconstruct\x12\x1a.xec.v1.ReconstructRequest\x1a\x1b.xec.v1.ReconstructResponse\x12U\n\x10ReconstructBatch\x12\x1f.xec.v1.ReconstructBatchRequest\x1a .xec.v1.ReconstructBatchResponse\x12=\n\x08GetModel\x12\x17.xec.v1.GetModelRequest\x1a\x18.xec.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n xec/wire/v1/reconstruction.proto\x12\x06xec.v1\"g\n\x05\x45vent\x12\x0b\n\x03run\x18\x01 \x01(\x03\x12\r\n\x05\x65vent\x18\x02 \x01(\x03\x12\x0c\n\x04npho\x18\x03 \x01(\x0c\x12\x0c\n\x04time\x18\x04 \x01(\x0c\x12\x12\n\nnpho_valid\x18\x05 \x01(\x0c\x12\x12\n\ntime_valid\x18\x06 \x01(\x0c\"\xa6\x01\n\x08\x44\x65\x61\x64List\x12+\n\x07resolve\x18\x01 \x01(\x0b\x32\x18.xec.v1.DeadList.ResolveH\x00\x12\x11\n\x07list_id\x18\x02 \x01(\tH\x00\x12-\n\x08\x63hannels\x18\x03 \x01(\x0b\x32\x19.xec.v1.DeadList.ChannelsH\x00\x1a\t\n\x07Resolve\x1a\x16\n\x08\x43hannels\x12\n\n\x02id\x18\x01 \x03(\rB\x08\n\x06source\"\x8a\x01\n\x12ReconstructRequest\x12\x1c\n\x05\x65vent\x18\x01 \x01(\x0b\x32\r.xec.v1.Event\x12#\n\tdead_list\x18\x02 \x01(\x0b\x32\x10.xec.v1.DeadList\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x1a\n\x04lane\x18\x04 \x01(\x0e\x32\x0c.xec.v1.Lane\"\x90\x01\n\x17ReconstructBatchRequest\x12\x1d\n\x06\x65vents\x18\x01 \x03(\x0b\x32\r.xec.v1.Event\x12#\n\tdead_list\x18\x02 \x01(\x0b\x32\x10.xec.v1.DeadList\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x1a\n\x04lane\x18\x04 \x01(\x0e\x32\x0c.xec.v1.Lane\"\x8f\x01\n\x10RecoveredSensors\x12\x0f\n\x07\x63hannel\x18\x01 \x03(\r\x12\x0c\n\x04npho\x18\x02 \x03(\x02\x12\x12\n\nnpho_sigma\x18\x03 \x03(\x02\x12\x0c\n\x04time\x18\x04 \x03(\x02\x12\x12\n\ntime_sigma\x18\x05 \x03(\x02\x12&\n\x06status\x18\x06 \x03(\x0e\x32\x16.xec.v1.RecoveryStatus\"B\n\x08\x45stimate\x12\x0c\n\x04mean\x18\x01 \x03(\x02\x12\r\n\x05sigma\x18\x02 \x03(\x02\x12\x0b\n\x03low\x18\x03 \x03(\x02\x12\x0c\n\x04high\x18\x04 \x03(\x02\"V\n\x05\x46lags\x12\x18\n\x10outside_fiducial\x18\x01 \x01(\x08\x12\x16\n\x0eoutside_domain\x18\x02 \x01(\x08\x12\x1b\n\x13too_much_dead_light\x18\x03 \x01(\x08\"\xdf\x01\n\nProvenance\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x14\n\x0cmodel_sha256\x18\x03 \x01(\t\x12\x15\n\rgeometry_hash\x18\x04 \x01(\t\x12\x14\n\x0c\x64\x65\x61\x64_list_id\x18\x05 \x01(\t\x12\x18\n\x10software_version\x18\x06 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x07 \x01(\t\x12\x1a\n\x12\x64\x65\x61\x64_list_revision\x18\x08 \x01(\t\x12\x1d\n\x15\x64\x65\x61\x64_list_stale_since\x18\t \x01(\t\"M\n\x07Timings\x12\x15\n\rqueue_seconds\x18\x01 \x01(\x02\x12\x17\n\x0f\x63ompute_seconds\x18\x02 \x01(\x02\x12\x12\n\nbatch_size\x18\x03 \x01(\r\"\xce\x02\n\x13ReconstructResponse\x12\x0b\n\x03run\x18\x01 \x01(\x03\x12\r\n\x05\x65vent\x18\x02 \x01(\x03\x12+\n\trecovered\x18\x03 \x01(\x0b\x32\x18.xec.v1.RecoveredSensors\x12 \n\x06\x65nergy\x18\x04 \x01(\x0b\x32\x10.xec.v1.Estimate\x12$\n\ngamma_time\x18\x05 \x01(\x0b\x32\x10.xec.v1.Estimate\x12\x1d\n\x03uvw\x18\x06 \x01(\x0b\x32\x10.xec.v1.Estimate\x12\x1f\n\x05\x61ngle\x18\x07 \x01(\x0b\x32\x10.xec.v1.Estimate\x12\x1c\n\x05\x66lags\x18\x08 \x01(\x0b\x32\r.xec.v1.Flags\x12&\n\nprovenance\x18\t \x01(\x0b\x32\x12.xec.v1.Provenance\x12 \n\x07timings\x18\n \x01(\x0b\x32\x0f.xec.v1.Timings\"J\n\x18ReconstructBatchResponse\x12.\n\tresponses\x18\x01 \x03(\x0b\x32\x1b.xec.v1.ReconstructResponse\"\x9e\x01\n\rStreamRequest\x12\"\n\x04open\x18\x01 \x01(\x0b\x32\x12.xec.v1.StreamOpenH\x00\x12$\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x13.xec.v1.StreamEventH\x00\x12\x38\n\x0f\x61\x63knowledgement\x18\x03 \x01(\x0b\x32\x1d.xec.v1.StreamAcknowledgementH\x00\x42\t\n\x07\x63ontent\"\x8a\x01\n\nStreamOpen\x12#\n\tdead_list\x18\x01 \x01(\x0b\x32\x10.xec.v1.DeadList\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x1a\n\x04lane\x18\x03 \x01(\x0e\x32\x0c.xec.v1.Lane\x12\x0e\n\x06window\x18\x04 \x01(\r\x12\x14\n\x0c\x61\x63knowledges\x18\x05 \x01(\x08\"H\n\x0bStreamEvent\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x1c\n\x05\x65vent\x18\x02 \x01(\x0b\x32\r.xec.v1.Event\x12\x0f\n\x07timeout\x18\x03 \x01(\x02\"#\n\x15StreamAcknowledgement\x12\n\n\x02id\x18\x01 \x03(\x04\"k\n\x0eStreamResponse\x12&\n\x06opened\x18\x01 \x01(\x0b\x32\x14.xec.v1.StreamOpenedH\x00\x12&\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x14.xec.v1.StreamAnswerH\x00\x42\t\n\x07\x63ontent\"\x1e\n\x0cStreamOpened\x12\x0e\n\x06window\x18\x01 \x01(\r\"\x97\x01\n\x0cStreamAnswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0b\n\x03run\x18\x02 \x01(\x03\x12\r\n\x05\x65vent\x18\x03 \x01(\x03\x12/\n\x08response\x18\x04 \x01(\x0b\x32\x1b.xec.v1.ReconstructResponseH\x00\x12#\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.xec.v1.EventErrorH\x00\x42\t\n\x07outcome\"\x91\x01\n\nEventError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12*\n\nviolations\x18\x04 \x03(\x0b\x32\x16.xec.v1.FieldViolation\x12\x18\n\x0bretry_delay\x18\x05 \x01(\x02H\x00\x88\x01\x01\x42\x0e\n\x0c_retry_delay\"4\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\x11\n\x0fGetModelRequest\"\xd6\x01\n\x10GetModelResponse\x12&\n\nprovenance\x18\x01 \x01(\x0b\x32\x12.xec.v1.Provenance\x12\x18\n\x10\x63ontract_version\x18\x02 \x01(\t\x12\x15\n\rdead_channels\x18\x03 \x01(\r\x12\x38\n\x08metadata\x18\x04 \x03(\x0b\x32&.xec.v1.GetModelResponse.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*?\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bLANE_ONLINE\x10\x01\x12\x10\n\x0cLANE_OFFLINE\x10\x02*\x8b\x01\n\x0eRecoveryStatus\x12\x1f\n\x1bRECOVERY_STATUS_UNSPECIFIED\x10\x00\x12\x1d\n\x19RECOVERY_STATUS_INPAINTED\x10\x01\x12\x1c\n\x18RECOVERY_STATUS_BASELINE\x10\x02\x12\x1b\n\x17RECOVERY_STATUS_REFUSED\x10\x03\x32\xb6\x02\n\x0eReconstruction\x12\x46\n\x0bReconstruct\x12\x1a.xec.v1.ReconstructRequest\x1a\x1b.xec.v1.ReconstructResponse\x12U\n\x10ReconstructBatch\x12\x1f.xec.v1.ReconstructBatchRequest\x1a .xec.v1.ReconstructBatchResponse\x12\x46\n\x11ReconstructStream\x12\x15.xec.v1.StreamRequest\x1a\x16.xec.v1.StreamResponse(\x01\x30\x01\x12=\n\x08GetModel\x12\x17.xec.v1.GetModelRequest\x1a\x18.xec.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETMODELRESPONSE_METADATAENTRY']._loaded_options = None
   _globals['_GETMODELRESPONSE_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_RECOVERYSTATUS']._serialized_start=1746
-  _globals['_RECOVERYSTATUS']._serialized_end=1885
+  _globals['_LANE']._serialized_start=2772
+  _globals['_LANE']._serialized_end=2835
+  _globals['_RECOVERYSTATUS']._serialized_start=2838
+  _globals['_RECOVERYSTATUS']._serialized_end=2977
   _globals['_EVENT']._serialized_start=44
   _globals['_EVENT']._serialized_end=147
   _globals['_DEADLIST']._serialized_start=150
@@ -43,30 +45,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEADLIST_RESOLVE']._serialized_end=282
   _globals['_DEADLIST_CHANNELS']._serialized_start=284
   _globals['_DEADLIST_CHANNELS']._serialized_end=306
-  _globals['_RECONSTRUCTREQUEST']._serialized_start=318
-  _globals['_RECONSTRUCTREQUEST']._serialized_end=428
-  _globals['_RECONSTRUCTBATCHREQUEST']._serialized_start=430
-  _globals['_RECONSTRUCTBATCHREQUEST']._serialized_end=546
-  _globals['_RECOVEREDSENSORS']._serialized_start=549
-  _globals['_RECOVEREDSENSORS']._serialized_end=692
-  _globals['_ESTIMATE']._serialized_start=694
-  _globals['_ESTIMATE']._serialized_end=760
-  _globals['_FLAGS']._serialized_start=762
-  _globals['_FLAGS']._serialized_end=848
-  _globals['_PROVENANCE']._serialized_start=851
-  _globals['_PROVENANCE']._serialized_end=1015
-  _globals['_TIMINGS']._serialized_start=1017
-  _globals['_TIMINGS']._serialized_end=1094
-  _globals['_RECONSTRUCTRESPONSE']._serialized_start=1097
-  _globals['_RECONSTRUCTRESPONSE']._serialized_end=1431
-  _globals['_RECONSTRUCTBATCHRESPONSE']._serialized_start=1433
-  _globals['_RECONSTRUCTBATCHRESPONSE']._serialized_end=1507
-  _globals['_GETMODELREQUEST']._serialized_start=1509
-  _globals['_GETMODELREQUEST']._serialized_end=1526
-  _globals['_GETMODELRESPONSE']._serialized_start=1529
-  _globals['_GETMODELRESPONSE']._serialized_end=1743
-  _globals['_GETMODELRESPONSE_METADATAENTRY']._serialized_start=1696
-  _globals['_GETMODELRESPONSE_METADATAENTRY']._serialized_end=1743
-  _globals['_RECONSTRUCTION']._serialized_start=1888
-  _globals['_RECONSTRUCTION']._serialized_end=2126
+  _globals['_RECONSTRUCTREQUEST']._serialized_start=319
+  _globals['_RECONSTRUCTREQUEST']._serialized_end=457
+  _globals['_RECONSTRUCTBATCHREQUEST']._serialized_start=460
+  _globals['_RECONSTRUCTBATCHREQUEST']._serialized_end=604
+  _globals['_RECOVEREDSENSORS']._serialized_start=607
+  _globals['_RECOVEREDSENSORS']._serialized_end=750
+  _globals['_ESTIMATE']._serialized_start=752
+  _globals['_ESTIMATE']._serialized_end=818
+  _globals['_FLAGS']._serialized_start=820
+  _globals['_FLAGS']._serialized_end=906
+  _globals['_PROVENANCE']._serialized_start=909
+  _globals['_PROVENANCE']._serialized_end=1132
+  _globals['_TIMINGS']._serialized_start=1134
+  _globals['_TIMINGS']._serialized_end=1211
+  _globals['_RECONSTRUCTRESPONSE']._serialized_start=1214
+  _globals['_RECONSTRUCTRESPONSE']._serialized_end=1548
+  _globals['_RECONSTRUCTBATCHRESPONSE']._serialized_start=1550
+  _globals['_RECONSTRUCTBATCHRESPONSE']._serialized_end=1624
+  _globals['_STREAMREQUEST']._serialized_start=1627
+  _globals['_STREAMREQUEST']._serialized_end=1785
+  _globals['_STREAMOPEN']._serialized_start=1788
+  _globals['_STREAMOPEN']._serialized_end=1926
+  _globals['_STREAMEVENT']._serialized_start=1928
+  _globals['_STREAMEVENT']._serialized_end=2000
+  _globals['_STREAMACKNOWLEDGEMENT']._serialized_start=2002
+  _globals['_STREAMACKNOWLEDGEMENT']._serialized_end=2037
+  _globals['_STREAMRESPONSE']._serialized_start=2039
+  _globals['_STREAMRESPONSE']._serialized_end=2146
+  _globals['_STREAMOPENED']._serialized_start=2148
+  _globals['_STREAMOPENED']._serialized_end=2178
+  _globals['_STREAMANSWER']._serialized_start=2181
+  _globals['_STREAMANSWER']._serialized_end=2332
+  _globals['_EVENTERROR']._serialized_start=2335
+  _globals['_EVENTERROR']._serialized_end=2480
+  _globals['_FIELDVIOLATION']._serialized_start=2482
+  _globals['_FIELDVIOLATION']._serialized_end=2534
+  _globals['_GETMODELREQUEST']._serialized_start=2536
+  _globals['_GETMODELREQUEST']._serialized_end=2553
+  _globals['_GETMODELRESPONSE']._serialized_start=2556
+  _globals['_GETMODELRESPONSE']._serialized_end=2770
+  _globals['_GETMODELRESPONSE_METADATAENTRY']._serialized_start=2723
+  _globals['_GETMODELRESPONSE_METADATAENTRY']._serialized_end=2770
+  _globals['_RECONSTRUCTION']._serialized_start=2980
+  _globals['_RECONSTRUCTION']._serialized_end=3290
 # @@protoc_insertion_point(module_scope)

@@ -7,12 +7,21 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Lane(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LANE_UNSPECIFIED: _ClassVar[Lane]
+    LANE_ONLINE: _ClassVar[Lane]
+    LANE_OFFLINE: _ClassVar[Lane]
+
 class RecoveryStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     RECOVERY_STATUS_UNSPECIFIED: _ClassVar[RecoveryStatus]
     RECOVERY_STATUS_INPAINTED: _ClassVar[RecoveryStatus]
     RECOVERY_STATUS_BASELINE: _ClassVar[RecoveryStatus]
     RECOVERY_STATUS_REFUSED: _ClassVar[RecoveryStatus]
+LANE_UNSPECIFIED: Lane
+LANE_ONLINE: Lane
+LANE_OFFLINE: Lane
 RECOVERY_STATUS_UNSPECIFIED: RecoveryStatus
 RECOVERY_STATUS_INPAINTED: RecoveryStatus
 RECOVERY_STATUS_BASELINE: RecoveryStatus
@@ -53,24 +62,28 @@ class DeadList(_message.Message):
     def __init__(self, resolve: _Optional[_Union[DeadList.Resolve, _Mapping]] = ..., list_id: _Optional[str] = ..., channels: _Optional[_Union[DeadList.Channels, _Mapping]] = ...) -> None: ...
 
 class ReconstructRequest(_message.Message):
-    __slots__ = ("event", "dead_list", "model_version")
+    __slots__ = ("event", "dead_list", "model_version", "lane")
     EVENT_FIELD_NUMBER: _ClassVar[int]
     DEAD_LIST_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
     event: Event
     dead_list: DeadList
     model_version: str
-    def __init__(self, event: _Optional[_Union[Event, _Mapping]] = ..., dead_list: _Optional[_Union[DeadList, _Mapping]] = ..., model_version: _Optional[str] = ...) -> None: ...
+    lane: Lane
+    def __init__(self, event: _Optional[_Union[Event, _Mapping]] = ..., dead_list: _Optional[_Union[DeadList, _Mapping]] = ..., model_version: _Optional[str] = ..., lane: _Optional[_Union[Lane, str]] = ...) -> None: ...
 
 class ReconstructBatchRequest(_message.Message):
-    __slots__ = ("events", "dead_list", "model_version")
+    __slots__ = ("events", "dead_list", "model_version", "lane")
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     DEAD_LIST_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
     events: _containers.RepeatedCompositeFieldContainer[Event]
     dead_list: DeadList
     model_version: str
-    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., dead_list: _Optional[_Union[DeadList, _Mapping]] = ..., model_version: _Optional[str] = ...) -> None: ...
+    lane: Lane
+    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., dead_list: _Optional[_Union[DeadList, _Mapping]] = ..., model_version: _Optional[str] = ..., lane: _Optional[_Union[Lane, str]] = ...) -> None: ...
 
 class RecoveredSensors(_message.Message):
     __slots__ = ("channel", "npho", "npho_sigma", "time", "time_sigma", "status")
@@ -111,7 +124,7 @@ class Flags(_message.Message):
     def __init__(self, outside_fiducial: bool = ..., outside_domain: bool = ..., too_much_dead_light: bool = ...) -> None: ...
 
 class Provenance(_message.Message):
-    __slots__ = ("model_name", "model_version", "model_sha256", "geometry_hash", "dead_list_id", "software_version", "engine")
+    __slots__ = ("model_name", "model_version", "model_sha256", "geometry_hash", "dead_list_id", "software_version", "engine", "dead_list_revision", "dead_list_stale_since")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -119,6 +132,8 @@ class Provenance(_message.Message):
     DEAD_LIST_ID_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
+    DEAD_LIST_REVISION_FIELD_NUMBER: _ClassVar[int]
+    DEAD_LIST_STALE_SINCE_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     model_version: str
     model_sha256: str
@@ -126,7 +141,9 @@ class Provenance(_message.Message):
     dead_list_id: str
     software_version: str
     engine: str
-    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., model_sha256: _Optional[str] = ..., geometry_hash: _Optional[str] = ..., dead_list_id: _Optional[str] = ..., software_version: _Optional[str] = ..., engine: _Optional[str] = ...) -> None: ...
+    dead_list_revision: str
+    dead_list_stale_since: str
+    def __init__(self, model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., model_sha256: _Optional[str] = ..., geometry_hash: _Optional[str] = ..., dead_list_id: _Optional[str] = ..., software_version: _Optional[str] = ..., engine: _Optional[str] = ..., dead_list_revision: _Optional[str] = ..., dead_list_stale_since: _Optional[str] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("queue_seconds", "compute_seconds", "batch_size")
@@ -167,6 +184,96 @@ class ReconstructBatchResponse(_message.Message):
     RESPONSES_FIELD_NUMBER: _ClassVar[int]
     responses: _containers.RepeatedCompositeFieldContainer[ReconstructResponse]
     def __init__(self, responses: _Optional[_Iterable[_Union[ReconstructResponse, _Mapping]]] = ...) -> None: ...
+
+class StreamRequest(_message.Message):
+    __slots__ = ("open", "event", "acknowledgement")
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGEMENT_FIELD_NUMBER: _ClassVar[int]
+    open: StreamOpen
+    event: StreamEvent
+    acknowledgement: StreamAcknowledgement
+    def __init__(self, open: _Optional[_Union[StreamOpen, _Mapping]] = ..., event: _Optional[_Union[StreamEvent, _Mapping]] = ..., acknowledgement: _Optional[_Union[StreamAcknowledgement, _Mapping]] = ...) -> None: ...
+
+class StreamOpen(_message.Message):
+    __slots__ = ("dead_list", "model_version", "lane", "window", "acknowledges")
+    DEAD_LIST_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGES_FIELD_NUMBER: _ClassVar[int]
+    dead_list: DeadList
+    model_version: str
+    lane: Lane
+    window: int
+    acknowledges: bool
+    def __init__(self, dead_list: _Optional[_Union[DeadList, _Mapping]] = ..., model_version: _Optional[str] = ..., lane: _Optional[_Union[Lane, str]] = ..., window: _Optional[int] = ..., acknowledges: bool = ...) -> None: ...
+
+class StreamEvent(_message.Message):
+    __slots__ = ("id", "event", "timeout")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    event: Event
+    timeout: float
+    def __init__(self, id: _Optional[int] = ..., event: _Optional[_Union[Event, _Mapping]] = ..., timeout: _Optional[float] = ...) -> None: ...
+
+class StreamAcknowledgement(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, id: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class StreamResponse(_message.Message):
+    __slots__ = ("opened", "answer")
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    opened: StreamOpened
+    answer: StreamAnswer
+    def __init__(self, opened: _Optional[_Union[StreamOpened, _Mapping]] = ..., answer: _Optional[_Union[StreamAnswer, _Mapping]] = ...) -> None: ...
+
+class StreamOpened(_message.Message):
+    __slots__ = ("window",)
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    window: int
+    def __init__(self, window: _Optional[int] = ...) -> None: ...
+
+class StreamAnswer(_message.Message):
+    __slots__ = ("id", "run", "event", "response", "error")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    run: int
+    event: int
+    response: ReconstructResponse
+    error: EventError
+    def __init__(self, id: _Optional[int] = ..., run: _Optional[int] = ..., event: _Optional[int] = ..., response: _Optional[_Union[ReconstructResponse, _Mapping]] = ..., error: _Optional[_Union[EventError, _Mapping]] = ...) -> None: ...
+
+class EventError(_message.Message):
+    __slots__ = ("code", "reason", "message", "violations", "retry_delay")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    VIOLATIONS_FIELD_NUMBER: _ClassVar[int]
+    RETRY_DELAY_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    reason: str
+    message: str
+    violations: _containers.RepeatedCompositeFieldContainer[FieldViolation]
+    retry_delay: float
+    def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., violations: _Optional[_Iterable[_Union[FieldViolation, _Mapping]]] = ..., retry_delay: _Optional[float] = ...) -> None: ...
+
+class FieldViolation(_message.Message):
+    __slots__ = ("field", "description")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    description: str
+    def __init__(self, field: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ()

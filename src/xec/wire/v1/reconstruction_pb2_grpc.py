@@ -44,6 +44,11 @@ class ReconstructionStub(object):
                 request_serializer=xec_dot_wire_dot_v1_dot_reconstruction__pb2.ReconstructBatchRequest.SerializeToString,
                 response_deserializer=xec_dot_wire_dot_v1_dot_reconstruction__pb2.ReconstructBatchResponse.FromString,
                 _registered_method=True)
+        self.ReconstructStream = channel.stream_stream(
+                '/xec.v1.Reconstruction/ReconstructStream',
+                request_serializer=xec_dot_wire_dot_v1_dot_reconstruction__pb2.StreamRequest.SerializeToString,
+                response_deserializer=xec_dot_wire_dot_v1_dot_reconstruction__pb2.StreamResponse.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/xec.v1.Reconstruction/GetModel',
                 request_serializer=xec_dot_wire_dot_v1_dot_reconstruction__pb2.GetModelRequest.SerializeToString,
@@ -68,6 +73,14 @@ class ReconstructionServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReconstructStream(self, request_iterator, context):
+        """Events as they come, each answered once, in the order in which the answers are ready. The first
+        message is `open`; nothing is held in the server beyond the window that it answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetModel(self, request, context):
         """What model answers, and which dead list the server holds.
         """
@@ -87,6 +100,11 @@ def add_ReconstructionServicer_to_server(servicer, server):
                     servicer.ReconstructBatch,
                     request_deserializer=xec_dot_wire_dot_v1_dot_reconstruction__pb2.ReconstructBatchRequest.FromString,
                     response_serializer=xec_dot_wire_dot_v1_dot_reconstruction__pb2.ReconstructBatchResponse.SerializeToString,
+            ),
+            'ReconstructStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ReconstructStream,
+                    request_deserializer=xec_dot_wire_dot_v1_dot_reconstruction__pb2.StreamRequest.FromString,
+                    response_serializer=xec_dot_wire_dot_v1_dot_reconstruction__pb2.StreamResponse.SerializeToString,
             ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
@@ -148,6 +166,33 @@ class Reconstruction(object):
             '/xec.v1.Reconstruction/ReconstructBatch',
             xec_dot_wire_dot_v1_dot_reconstruction__pb2.ReconstructBatchRequest.SerializeToString,
             xec_dot_wire_dot_v1_dot_reconstruction__pb2.ReconstructBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReconstructStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/xec.v1.Reconstruction/ReconstructStream',
+            xec_dot_wire_dot_v1_dot_reconstruction__pb2.StreamRequest.SerializeToString,
+            xec_dot_wire_dot_v1_dot_reconstruction__pb2.StreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,80 @@
+"""From the events of a request to work for the engine: resolve, check, or refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from xec.engines.base import ModelInfo, provenance_of
+from xec.engines.priority import Priority
+from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_server.conditions import DeadLists
+from xec_server.refusal import Reason, Refusal
+from xec_server.validation import checked_events
+from xec_server.work import Work
+
+_LANES: Final = {pb.LANE_ONLINE: Priority.ONLINE, pb.LANE_OFFLINE: Priority.OFFLINE}
+
+
+def lane_of(lane: int, otherwise: Priority) -> Priority:
+    """Where a request waits; a lane of a later version is none that is known here."""
+    return _LANES.get(lane, otherwise)  # type: ignore[call-overload, no-any-return]
+
+
+class Admission:
+    """What every method asks of its events.
+
+    Args:
+        model: that answers.
+        lists: which sensors are dead.
+    """
+
+    def __init__(self, model: ModelInfo, lists: DeadLists) -> None:
+        self.model = model
+        self.lists = lists
+        self.provenance = provenance_of(model)
+
+    def check_version(self, version: str) -> None:
+        """Refuse a version of the model that is not served."""
+        if version not in ("", self.model.version):
+            raise Refusal(
+                Reason.UNKNOWN_MODEL_VERSION,
+                f"Model version {version[:80]!r} is not served; {self.model.version!r} is.",
+            )
+
+    async def works(
+        self,
+        messages: Sequence[pb.Event],
+        paths: Sequence[str],
+        dead_list: pb.DeadList,
+        lane: Priority,
+    ) -> list[Work]:
+        """The events, checked, without their dead sensors.
+
+        Args:
+            messages: of the request.
+            paths: how to name each event in a violation.
+            dead_list: of the request; may mean another list for each run.
+            lane: in which they are to wait.
+
+        Raises:
+            Refusal: the dead list of one of them is unknown.
+            InvalidEvent: one of them breaks the contract.
+        """
+        held = {
+            run: await self.lists.of(dead_list, run)
+            for run in dict.fromkeys(message.run for message in messages)
+        }
+        masks = {run: one.dead.mask for run, one in held.items()}
+        events = checked_events(messages, [masks[message.run] for message in messages], paths)
+        origins = {
+            run: replace(
+                self.provenance,
+                dead_list_id=one.dead.list_id,
+                dead_list_revision=one.revision,
+                dead_list_stale_since=one.stale_since,
+            )
+            for run, one in held.items()
+        }
+        return [Work(event, origins[event.run], lane) for event in events]

@@ -1,0 +1,145 @@
+"""All `ReconstructStream` calls of a server: how many there may be, and how they end with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Final, TypeAlias
+
+import grpc
+
+from xec.errors import UsageError
+from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_server.admission import Admission
+from xec_server.batcher import DrainingError
+from xec_server.event_stream import EventStream, StreamCounts
+from xec_server.refusal import Reason, Refusal
+from xec_server.work import EventQueue
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+_RETRY_SECONDS: Final = 1.0
+_NOT_OPENED: Final = (
+    "The first message of a stream is `open`, and comes within {seconds:g} s: nothing was read."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPolicy:
+    """How many streams there may be, and how much each may hold.
+
+    Args:
+        streams: at a time.
+        per_client: of one connection.
+        window: events that one stream holds at most; a client may ask for fewer.
+        opening: seconds in which the first message comes.
+    """
+
+    streams: int = 64
+    per_client: int = 16
+    window: int = 256
+    opening: float = 10.0
+
+    def __post_init__(self) -> None:
+        if min(self.streams, self.per_client, self.window) < 1 or self.opening <= 0:
+            raise UsageError("Streams, streams per client and their window are at least 1.")
+
+
+class Streams:
+    """The streaming calls.
+
+    Args:
+        admission: checks events.
+        queue: takes them to the engine.
+        policy: their limits.
+    """
+
+    def __init__(self, admission: Admission, queue: EventQueue, policy: StreamPolicy) -> None:
+        self.counts = StreamCounts()
+        self._admission = admission
+        self._queue = queue
+        self._policy = policy
+        self._clients: Counter[str] = Counter()
+        self._running: set[EventStream] = set()
+        self._draining = asyncio.Event()
+        self._numbers = count()
+
+    @property
+    def held(self) -> int:
+        """Events that all streams hold."""
+        return sum(stream.held for stream in self._running)
+
+    @property
+    def open(self) -> int:
+        """Streams."""
+        return self._clients.total()
+
+    def drain(self) -> None:
+        """Let streams accept no more; each ends when all that it accepted is answered."""
+        self._draining.set()
+
+    async def serve(self, requests: AsyncIterator[pb.StreamRequest], context: Context) -> None:
+        """One call, to its end.
+
+        Raises:
+            Refusal: there are too many, or the client breaks the rules.
+            DrainingError: the server drains; all that was accepted is answered.
+        """
+        client = context.peer()
+        self._enter(client)
+        try:
+            opening = await self._opening(requests)
+            await self._follow(opening, requests, context, client)
+        finally:
+            self._clients -= Counter((client,))
+
+    def _enter(self, client: str) -> None:
+        if self._draining.is_set():
+            raise DrainingError
+        policy = self._policy
+        if self.open >= policy.streams or self._clients[client] >= policy.per_client:
+            self.counts.refused += 1
+            raise Refusal(
+                Reason.TOO_MANY_STREAMS,
+                f"There are at most {policy.streams} streams, {policy.per_client} of one client: "
+                "close one, or send more events through it.",
+                retry_after=_RETRY_SECONDS,
+            )
+        self._clients[client] += 1
+
+    async def _opening(self, requests: AsyncIterator[pb.StreamRequest]) -> pb.StreamOpen:
+        seconds = self._policy.opening
+        try:
+            first = await asyncio.wait_for(anext(requests, None), seconds)
+        except TimeoutError:
+            first = None
+        if first is None or first.WhichOneof("content") != "open":
+            raise Refusal(Reason.STREAM_NOT_OPENED, _NOT_OPENED.format(seconds=seconds))
+        self._admission.check_version(first.open.model_version)
+        opening: pb.StreamOpen = first.open
+        return opening
+
+    async def _follow(
+        self,
+        opening: pb.StreamOpen,
+        requests: AsyncIterator[pb.StreamRequest],
+        context: Context,
+        client: str,
+    ) -> None:
+        window = min(opening.window or self._policy.window, self._policy.window)
+        remaining = context.time_remaining()
+        deadline = None if remaining is None else asyncio.get_running_loop().time() + remaining
+        path = (client, f"stream {next(self._numbers)}")
+        stream = EventStream(
+            opening, window, path, self._admission, self._queue, self.counts, deadline
+        )
+        self.counts.opened += 1
+        self._running.add(stream)
+        try:
+            await context.write(pb.StreamResponse(opened=pb.StreamOpened(window=window)))
+            await stream.run(requests, context.write, self._draining)
+        finally:
+            self._running.discard(stream)
