@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
-from conftest import build_stub_model, write_model
-from support_client import real_server
-from support_reconstruct import DEAD, assert_refused, stored
+from conftest import build_stub_model, random_events, write_model
+from support_client import Code, FaultyServicer, real_server, rich, serving
+from support_reconstruct import DEAD, assert_refused, stored, write_events
 from support_reprocess import (
     Call,
     command_line,
@@ -25,8 +26,10 @@ from support_reprocess import (
     wrong_with,
 )
 from xec.conditions.dead_list import write_dead_list
+from xec.contract import CONTRACT_VERSION
 from xec.io.parquet_read import describe_results
 from xec.io.result_digest import content_of
+from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_client.reprocess import local
 
 COUNTS = {1: 23, 2: 8, 3: 0}
@@ -268,3 +271,48 @@ def test_a_server_that_is_away_is_no_fault_of_a_run(
     outcome = call(*runs, *common, "--server", "127.0.0.1:1", "--timeout", 0.3)
     assert_refused(outcome, 7, "127.0.0.1:1")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "ends_all"),
+    [(Code.NOT_FOUND, False), (Code.INVALID_ARGUMENT, False), (Code.PERMISSION_DENIED, True)],
+)
+def test_what_a_server_refuses_is_the_runs_fault_or_ends_all(
+    call: Call, tmp_path: Path, code: grpc.StatusCode, ends_all: bool
+) -> None:
+    paths = [
+        write_events(tmp_path / f"run{n}.root", random_events(4, n), geometry="") for n in (1, 2)
+    ]
+    servicer = FaultyServicer()
+    # Which model it is, asked by the plan and by the work; then the first batch.
+    servicer.script = [None, None, rich(code, "on purpose")]
+    out = tmp_path / "out"
+    with serving(servicer) as address:
+        outcome = call(*paths, "--out", out, "--server", address)
+        found = states(out)
+        assert call(*paths, "--out", out, "--server", address).code == 0
+    assert "on purpose" in outcome.error
+    if ends_all:
+        assert outcome.code == 7
+        assert found == {"run1.root": "busy"}
+    else:
+        assert outcome.code == 10
+        assert found == {"run1.root": "failed", "run2.root": "done"}
+
+
+def test_a_server_that_changed_its_model_ends_the_call(call: Call, tmp_path: Path) -> None:
+    """What was planned for one model is not answered by another."""
+    path = write_events(tmp_path / "run1.root", random_events(4, 1), geometry="")
+
+    def planned(_: object) -> pb.GetModelResponse:
+        told = pb.Provenance(model_name="fake", model_sha256="a" * 64)
+        return pb.GetModelResponse(contract_version=CONTRACT_VERSION, provenance=told)
+
+    servicer = FaultyServicer()
+    servicer.script = [planned, planned]
+    out = tmp_path / "out"
+    with serving(servicer) as address:
+        outcome = call(path, "--out", out, "--server", address)
+    assert_refused(outcome, 5, "not from aaaaaaaaaaaa")
+    assert states(out) == {"run1.root": "busy"}
+    assert parts(the_folder(out)) == []

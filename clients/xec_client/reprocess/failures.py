@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xec.errors import EngineAway, EngineBusy, EngineTooLate, FileError, ModelError, ServiceError
-from xec_client.errors import InvalidRequest, RequestRefused
+from xec_client.errors import AccessDenied, RequestRefused
 
 
 class OutputError(FileError):
@@ -21,8 +21,8 @@ def ends_all(error: Exception) -> bool:
     """Whether further runs would fail for the same reason, which lies not in the run.
 
     Such a failure is no attempt at the run: a full disk or a server that is away says nothing
-    about the events.
+    about the events. That a server refuses them, or knows no dead list for their run, does.
     """
     if isinstance(error, RequestRefused):
-        return not isinstance(error, InvalidRequest)
+        return isinstance(error, AccessDenied)
     return isinstance(error, _ENDS_ALL)
