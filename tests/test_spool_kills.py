@@ -12,6 +12,7 @@ import pytest
 TESTS = Path(__file__).parent
 KILLS = 20
 MANY_KILLS = 1000
+SERIES = 12
 
 
 def upper_limit(kills: int) -> float:
@@ -50,10 +51,19 @@ def test_kills_lose_nothing_without_record(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("defect", ["acknowledged early", "hand-over not noted"])
 def test_a_lossy_spool_is_seen(tmp_path: Path, defect: str) -> None:
-    """Control: with a defect, as many kills have losses."""
-    done = kill_many(tmp_path, KILLS, 1, defect)
-    assert done.returncode == 1, done.stderr
-    assert not done.stdout.startswith("0 lost")
+    """Control: with a defect, as many kills have losses; if not at once, then with more luck.
+
+    On a quiet machine hardly anything waits in memory, and kills that find it empty lose nothing.
+    """
+    for seed in range(1, SERIES + 1):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        done = kill_many(folder, KILLS, seed, defect)
+        assert done.stdout, done.stderr
+        if done.returncode == 1:
+            assert not done.stdout.startswith("0 lost")
+            return
+    pytest.fail(f"{SERIES} series of {KILLS} kills did not show the defect")
 
 
 def test_the_limit_is_that_of_the_binomial_distribution() -> None:
