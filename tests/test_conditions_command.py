@@ -256,3 +256,13 @@ def test_without_its_extra_it_says_what_to_install() -> None:
 @pytest.mark.parametrize("command", ["import", "show", "diff", "history", "export"])
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     assert f"Example: xec conditions {command}" in done(command, "--help")
+
+
+def test_the_tag_is_written_as_one_likes(tmp_path: Path) -> None:
+    """`xec serve --tag online` is: both commands take either."""
+    for tag in ("online", "ONLINE"):
+        refused = CliRunner().invoke(
+            build_app(),
+            ["conditions", "show", "5", "--tag", tag, "--database", str(tmp_path / "none.sqlite")],
+        )
+        assert isinstance(refused.exception, ConditionsUnavailable), refused.output

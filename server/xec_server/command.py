@@ -144,6 +144,7 @@ def serve(
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it announces its own plugins
     engine_settings = OnnxSettings(
         sessions=sessions,
         threads_per_session=threads,

@@ -26,7 +26,10 @@ Database = Annotated[
         show_default=False,
     ),
 ]
-OfTag = Annotated[Tag, typer.Option("--tag", help="Whose lists; each tag has its own history.")]
+OfTag = Annotated[
+    Tag,
+    typer.Option("--tag", case_sensitive=False, help="Whose lists; each tag has its own history."),
+]
 AsOfOption = Annotated[
     str | None,
     typer.Option(
@@ -170,7 +173,8 @@ def diff(
 def history(
     *,
     tag: Annotated[
-        Tag | None, typer.Option("--tag", help="Of one tag only.", show_default=False)
+        Tag | None,
+        typer.Option("--tag", case_sensitive=False, help="Of one tag only.", show_default=False),
     ] = None,
     run: Annotated[
         int | None,
