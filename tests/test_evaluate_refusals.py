@@ -190,3 +190,8 @@ def test_front_refuses_data_without_truth(
     done = xec_evaluate("--data", data, "--mode", "front")
     assert_refused(done, 3, "true conversion point", "--mode artificial")
     assert not folder.exists()
+
+
+def test_a_model_that_is_not_there(xec_evaluate: Run, simulated: Path, tmp_path: Path) -> None:
+    outcome = xec_evaluate("--mode", "pseudo", "--data", simulated, "--model", tmp_path / "nowhere")
+    assert_refused(outcome, 5, "There is no model at")

@@ -119,6 +119,8 @@ def _nothing_masked(mode: Mode, found: Collection) -> str:
 
 def _open_engine(model: Path) -> OnnxEngine:
     """The model of a folder, or the one named `reconstruct` in a repository."""
+    if not model.is_dir():
+        raise ModelError(f"There is no model at {model}: name its folder, or its repository's.")
     if (model / MODEL_NAME).is_dir():
         return OnnxEngine(model)
     return OnnxEngine(model.parent, name=model.name)
