@@ -6,9 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from itertools import count
-from typing import Any, TypeAlias
-
-import grpc
 
 from xec.engines.priority import Priority
 from xec.wire.codec import provenance_to_proto
@@ -16,11 +13,10 @@ from xec.wire.limits import MAX_EVENTS_PER_BATCH
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1 import reconstruction_pb2_grpc as pb_grpc
 from xec_server.admission import Admission, lane_of
+from xec_server.calls import Context, current_caller
 from xec_server.refusal import Reason, Refusal
 from xec_server.streams import Streams
 from xec_server.work import EventQueue, timed
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class ReconstructionService(pb_grpc.ReconstructionServicer):  # type: ignore[misc]  # untyped code
@@ -99,6 +95,6 @@ class ReconstructionService(pb_grpc.ReconstructionServicer):  # type: ignore[mis
         remaining = context.time_remaining()
         deadline = None if remaining is None else asyncio.get_running_loop().time() + remaining
         works = await self._admission.works(messages, paths, dead_list, lane)
-        path = (context.peer(), f"call {next(self._numbers)}")
+        path = (current_caller(context), f"call {next(self._numbers)}")
         answered = await self._queue.submit(works, deadline, lane, path)
         return [timed(one) for one in answered]

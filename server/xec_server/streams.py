@@ -7,19 +7,16 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Final, TypeAlias
-
-import grpc
+from typing import Final
 
 from xec.errors import UsageError
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_server.admission import Admission
 from xec_server.batcher import DrainingError
+from xec_server.calls import Context, current_caller
 from xec_server.event_stream import EventStream, StreamCounts
 from xec_server.refusal import Reason, Refusal
 from xec_server.work import EventQueue
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _RETRY_SECONDS: Final = 1.0
 _NOT_OPENED: Final = (
@@ -88,7 +85,7 @@ class Streams:
             Refusal: there are too many, or the client breaks the rules.
             DrainingError: the server drains; all that was accepted is answered.
         """
-        client = context.peer()
+        client = current_caller(context)
         self._enter(client)
         try:
             opening = await self._opening(requests)
