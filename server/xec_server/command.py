@@ -60,6 +60,7 @@ def _announce(server: Server) -> None:
     typer.echo(
         f"xec serve: model {model.name} {model.version} (sha256 {model.sha256[:12]}) "
         f"listens on {server.address}"
+        + ("" if server.admin is None else f", operators on {server.admin.address}")
     )
 
 
@@ -120,6 +121,13 @@ def serve(
     sessions: Annotated[int, Option(help="Engine calls at a time; 0: cores / threads.", min=0)] = 0,
     threads: Annotated[int, Option(help="Threads in one engine call.", min=1)] = 1,
     grace: Annotated[float, Option(help="Seconds to finish calls at the end.", min=0)] = 10.0,
+    drain_delay: Annotated[
+        float, Option(help="Seconds before that in which only health says no.", min=0)
+    ] = 0.0,
+    admin: Annotated[
+        str | None,
+        Option(metavar="HOST:PORT", help="Answer `xec admin` there; on this machine only."),
+    ] = None,
     ready_file: Annotated[
         Path | None, Option(help="Holds the address while the server is ready.")
     ] = None,
@@ -158,15 +166,18 @@ def serve(
         batching=batching_for(engine_settings, batch_delay_ms / 1000, queue),
         forwarding=ForwardPolicy(queue=queue, calls=calls),
         grace=grace,
+        drain_delay=drain_delay,
         ready_file=ready_file,
+        admin=None if admin is None else Address.parse(admin),
     )
     own = _own_dead_list(dead_list, no_dead_list)
     runs = _run_lists(conditions, tag, dead_list is not None or no_dead_list)
     opened = choice.open()
     try:
-        asyncio.run(run(opened, own, settings, _announce, runs))
+        status = asyncio.run(run(opened, own, settings, _announce, runs, choice.open))
     finally:
         opened.close()
+    raise typer.Exit(status)
 
 
 COMMAND = Command(

@@ -96,6 +96,13 @@ class DeadLists:
         self.own = own
         self._runs = runs
 
+    @property
+    def source(self) -> str:
+        """Where lists come from that a request does not carry: ``database``, ``own``, ``none``."""
+        if self._runs is not None:
+            return "database"
+        return "none" if self.own is None else "own"
+
     async def of(self, message: pb.DeadList, run: int) -> Held:
         """The list that holds for an event.
 

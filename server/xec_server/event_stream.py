@@ -184,16 +184,22 @@ class EventStream:
         event = message.event
         answer = pb.StreamAnswer(id=message.id, run=event.run, event=event.event)
         try:
-            works = await self._admission.works(
-                [event], ["event"], self._opening.dead_list, self._lane
-            )
-            (answered,) = await self._queue.submit(works, deadline, self._lane, self._path)
-            answer.response.CopyFrom(timed(answered))
+            answer.response.CopyFrom(await self._computed(event, deadline))
         except Exception as error:  # whatever it is, it concerns this event and no other
             what = f"Event {event.event} of run {event.run} in a stream"
             answer.error.CopyFrom(explained(error, what).event_error())
         self._held[message.id] = _State.READY
         self._ready.put_nowait(answer)
+
+    async def _computed(self, event: pb.Event, deadline: float | None) -> pb.ReconstructResponse:
+        opening = self._opening
+        # For each event anew: a stream may be older than the model that answers.
+        with self._admission.models.leased(opening.model_version) as served:
+            works = await self._admission.works(
+                served, [event], ["event"], opening.dead_list, self._lane
+            )
+            (answered,) = await self._queue.submit(works, deadline, self._lane, self._path)
+        return timed(answered)
 
     async def _write(self, send: Callable[[pb.StreamResponse], Awaitable[None]]) -> None:
         while (answer := await self._ready.get()) is not None:

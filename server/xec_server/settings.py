@@ -59,7 +59,10 @@ class ServerSettings:
         forwarding: how they go on to Triton, where that is the engine.
         streams: how many streaming calls there may be.
         grace: seconds for calls in progress once the server is told to stop.
-        ready_file: holds the address while the server is ready.
+        drain_delay: seconds before that, in which calls are still accepted while health says no,
+            so that whoever balances by health turns away.
+        ready_file: holds the address while the server is ready, and that for operators.
+        admin: where operators' calls are answered, on loopback; None: nowhere.
     """
 
     address: Address = field(default_factory=Address)
@@ -68,13 +71,20 @@ class ServerSettings:
     forwarding: ForwardPolicy = field(default_factory=ForwardPolicy)
     streams: StreamPolicy = field(default_factory=StreamPolicy)
     grace: float = 10.0
+    drain_delay: float = 0.0
     ready_file: Path | None = None
+    admin: Address | None = None
 
     def __post_init__(self) -> None:
         if not (self.address.is_loopback or self.insecure_listen):
             raise UsageError(
                 f"{self.address} is reachable from other machines and nothing is encrypted: "
                 "listen on 127.0.0.1, or say --insecure-listen."
+            )
+        if self.admin is not None and not self.admin.is_loopback:
+            raise UsageError(
+                f"--admin {self.admin} is reachable from other machines, and whoever reaches it "
+                "can stop the server: use 127.0.0.1, from elsewhere through ssh."
             )
         queue = min(self.batching.queue, self.forwarding.queue)
         if queue < MAX_EVENTS_PER_BATCH:

@@ -115,7 +115,7 @@ class Streams:
             first = None
         if first is None or first.WhichOneof("content") != "open":
             raise Refusal(Reason.STREAM_NOT_OPENED, _NOT_OPENED.format(seconds=seconds))
-        self._admission.check_version(first.open.model_version)
+        self._admission.models.check_version(first.open.model_version)
         opening: pb.StreamOpen = first.open
         return opening
 
