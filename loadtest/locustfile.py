@@ -20,6 +20,7 @@ from typing import Any, Final
 
 # Before any channel: gRPC's core waits in C, which would hold up all users but one.
 import grpc.experimental.gevent
+from gevent import GreenletExit
 from locust import User, constant, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
@@ -188,6 +189,7 @@ def measure_unloaded(environment: Environment, **_: Any) -> None:
         LOG.error(error)
         environment.process_exit_code = error.exit_code
         signal.raise_signal(signal.SIGTERM)  # locust's own way out, workers included
+        raise GreenletExit from error  # no users are started meanwhile
 
 
 def judge(environment: Environment, **_: Any) -> None:
