@@ -1,26 +1,7 @@
-"""What a benchmark was measured on, when, and at which commit."""
+"""What a benchmark was measured on: `xec.machine`, which the load tests use as well."""
 
 from __future__ import annotations
 
-import datetime
-import os
-import platform
-import subprocess
-from pathlib import Path
+from xec.machine import machine
 
-
-def machine() -> dict[str, str]:
-    """Processor, usable cores, date and commit."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return {
-        "cpu": model or platform.processor() or platform.machine(),
-        "cores": str(os.cpu_count()),
-        "load": f"{os.getloadavg()[0]:.1f}",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit or "unknown",
-    }
+__all__ = ["machine"]
