@@ -26,7 +26,7 @@ from xec_client.reprocess.files import DiskFiles, Files
 from xec_client.reprocess.lineage import Recipe, part_name
 from xec_client.reprocess.plan import Piece
 from xec_client.reprocess.sink import Part, Sink
-from xec_client.works import refuse_other_geometry, works_of
+from xec_client.works import Dead, refuse_other_geometry, works_of
 
 AnyPlace = Embedded | Remote
 
@@ -38,7 +38,7 @@ class Assignment:
     Args:
         place: who reconstructs.
         recipe: what decides the results.
-        dead: the dead sensors; None where the files or the server tell.
+        dead: the dead sensors; None where the files or the server tell, or the piece.
         folder: of the lineage.
         in_flight: batches under way at the same time.
     """
@@ -102,7 +102,7 @@ def work_on(
                 part = sink.published(name, first) or sink.publish(
                     name,
                     first,
-                    _Filling(chunks, assignment, backend),
+                    _Filling(chunks, _dead_of(piece, assignment), assignment, backend),
                     source=piece.source.path.name,
                     synthetic=file.synthetic,
                 )
@@ -119,17 +119,23 @@ def failure_of(error: XecError) -> Failure:
     return Failure(str(error), ends_all(error), error.exit_code)
 
 
+def _dead_of(piece: Piece, assignment: Assignment) -> Dead:
+    lists = piece.source.lists
+    return assignment.dead if lists is None else lists
+
+
 @dataclass(frozen=True, slots=True)
 class _Filling:
     """Reconstructs the events of a part into a writer."""
 
     chunks: Iterable[EventChunk]
+    dead: Dead
     assignment: Assignment
     backend: Backend
 
     def __call__(self, writer: ResultWriter) -> int:
         rows = 0
-        works = works_of(self.chunks, self.assignment.dead)
+        works = works_of(self.chunks, self.dead)
         answered = ordered_map(self.backend.reconstruct, works, self.assignment.in_flight)
         for work, answers in answered:
             _refuse_other_model(answers, self.assignment.recipe)
