@@ -59,7 +59,7 @@ def test_what_was_found_travels_without_the_database(tmp_path: Path) -> None:
     with writer(address) as store:
         store.record(Tag.ONLINE, [Change(Runs(5, 6), LISTS[2])], NOTE)
         found = ListsOfRuns.found([6, 5, 6], Snapshot(store, Tag.ONLINE))
-    there: ListsOfRuns = pickle.loads(pickle.dumps(found))  # noqa: S301
+    there: ListsOfRuns = pickle.loads(pickle.dumps(found))
     assert there == found
     assert there.of_run(6).dead == LISTS[2]
     assert [run for run, *_ in there.told()] == [5, 6]

@@ -241,7 +241,7 @@ def test_reconstruct_here_takes_the_list_of_the_run(
 
 def test_neither_is_loaded_without_being_asked_for(runs: list[Path]) -> None:
     """A client without SQLAlchemy reprocesses; the modules stand where they are imported late."""
-    import subprocess  # noqa: PLC0415
+    import subprocess
 
     code = (
         "import sys, xec_client.reprocess.calling, xec_client.by_run, xec_client.file_run; "
