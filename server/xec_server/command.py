@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xec.cli import Command
 from xec.conditions.dead_list import DeadList, read_dead_list
 from xec.conditions.intervals import Tag
+from xec.conditions.option import wanted_tag
 from xec.engines.device import Device
 from xec.engines.kind import EngineKind
 from xec.errors import UsageError
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from xec_server.run_lists import RunLists
 
 Option = typer.Option
-_VARIABLE: Final = "XEC_CONDITIONS_DATABASE"  # as in xec.conditions.address, which needs SQLAlchemy
 
 
 def _own_dead_list(file: Path | None, only_events: bool) -> DeadList | None:
@@ -35,23 +34,11 @@ def _own_dead_list(file: Path | None, only_events: bool) -> DeadList | None:
 
 
 def _run_lists(conditions: str | None, tag: Tag | None, other: bool) -> RunLists | None:
-    if conditions is None and tag is None:
-        return None
+    tag = wanted_tag(conditions, tag, "--dead-list and --no-dead-list do", other=other)
     if tag is None:
-        raise UsageError("--conditions needs --tag online or offline: whose lists are to hold?")
-    if other:
-        raise UsageError(
-            "--conditions and --tag take lists from a database, --dead-list and --no-dead-list do "
-            "not: give one or the other."
-        )
-    if find_spec("sqlalchemy") is None:
-        raise UsageError(
-            "--conditions needs SQLAlchemy: pip install 'xec-reconstruct[conditions]'."
-        )
+        return None
     from xec_server.run_lists import open_run_lists  # noqa: PLC0415
 
-    if conditions is None and not os.environ.get(_VARIABLE):
-        raise UsageError(f"--tag needs a database: name it by --conditions, or by {_VARIABLE}.")
     return open_run_lists(conditions, tag)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from functools import lru_cache
 
 from xec.conditions.dead_list import DeadList
+from xec.conditions.held import Held
 from xec.detector.channels import N_CHANNELS
 from xec.errors import InvalidEvent
 from xec.wire.codec import dead_mask_of_channels
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_server.refusal import Reason, Refusal
-from xec_server.run_lists import Held, RunLists
+from xec_server.run_lists import RunLists
 
 
 @lru_cache(maxsize=64)

@@ -12,11 +12,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from xec.conditions.dead_list import DeadList
+from xec.conditions.held import Held
 from xec.conditions.intervals import LAST_RUN, Tag
 from xec.errors import (
     ConditionsError,
@@ -38,21 +38,6 @@ _LIST_ID: Final = re.compile(r"sha256:[0-9a-f]{16}")
 _LISTS: Final = 256
 _THREADS: Final = 8
 _PATIENCE_SECONDS: Final = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """The list that holds for an event, and how that is known.
-
-    Args:
-        dead: the list.
-        revision: of the conditions database, as ``ONLINE@7``; empty for any other list.
-        stale_since: when the database last confirmed it, while it is away; empty otherwise.
-    """
-
-    dead: DeadList
-    revision: str = ""
-    stale_since: str = ""
 
 
 def refusal_for(error: ConditionsError) -> Refusal:
