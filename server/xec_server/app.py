@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +32,9 @@ from xec_server.run_lists import RunLists
 from xec_server.service import ReconstructionService
 from xec_server.settings import Address, ServerSettings
 from xec_server.streams import Streams
+from xec_server.telemetry.hub import Telemetry
 from xec_server.warm_up import warm_up
-from xec_server.work import EventQueue, computation, forwarding
+from xec_server.work import EventQueue, Observe, computation, forwarding
 
 SERVICE: Final[str] = pb.DESCRIPTOR.services_by_name["Reconstruction"].full_name
 LAST_CALLS: Final = 0.2
@@ -85,7 +87,8 @@ class Server:
         self._engine = engine
         self._settings = settings
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
-        self._queue = _queue_of(engine, settings)
+        self.telemetry = Telemetry(settings.telemetry)
+        self._queue = self.telemetry.watched(_queue_of(engine, settings, self.telemetry.observe))
         self._lists = DeadLists(own, runs)
         admission = Admission(engine.model, self._lists)
         self.streams = Streams(admission, self._queue, settings.streams)
@@ -98,11 +101,12 @@ class Server:
         self.address = settings.address
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = False
+        self.serving = False
         self._announcing: set[asyncio.Task[None]] = set()
 
     def _guard(self) -> Guard:
         """What every call passes, from the outside in."""
-        watchers: tuple[Gate, ...] = ()
+        watchers: tuple[Gate, ...] = self.telemetry.watchers
         gates: tuple[Gate, ...] = ()
         return Guard(gates, watchers)
 
@@ -116,6 +120,22 @@ class Server:
         """Where events wait; its counts tell what became of them."""
         return self._queue
 
+    @property
+    def queue_limit(self) -> int:
+        """Events that may wait in each lane."""
+        forwards = isinstance(self._engine, Gateway)
+        return (self._settings.forwarding if forwards else self._settings.batching).queue
+
+    @property
+    def conditions_away_since(self) -> datetime | None:
+        """Since when the conditions database cannot be asked, as far as is known."""
+        return self._lists.away_since
+
+    @property
+    def listens_insecurely(self) -> bool:
+        """Whether other machines are listened to and nothing is encrypted."""
+        return not self.address.is_loopback
+
     async def start(self) -> None:
         """Listen, and say so by health and by the ready file.
 
@@ -127,6 +147,7 @@ class Server:
         """
         self.address = self._bind(self._settings.address)
         await self._set_health(_NOT_SERVING)
+        self.telemetry.start(self)
         await asyncio.to_thread(warm_up, self._engine.model)
         await self._grpc.start()
         if isinstance(self._engine, Gateway):
@@ -182,6 +203,7 @@ class Server:
         return Address(wanted.host, port)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        self.serving = status == _SERVING
         for name in ("", SERVICE):
             await self._health.set(name, status)
 
@@ -199,17 +221,18 @@ class Server:
         await self._grpc.stop(LAST_SENDS)
         self._engine.close()
         self._lists.close()
+        await asyncio.to_thread(self.telemetry.stop)
         self._ready.cancel()
         was_ready = not self._ready.cancelled() and self._ready.exception() is None
         if was_ready and self._settings.ready_file is not None:
             self._settings.ready_file.unlink(missing_ok=True)
 
 
-def _queue_of(engine: Engine, settings: ServerSettings) -> EventQueue:
+def _queue_of(engine: Engine, settings: ServerSettings, observe: Observe) -> EventQueue:
     """Batches are made in exactly one place: here, or in Triton."""
     if isinstance(engine, Gateway):
-        return Forwarder(forwarding(engine), settings.forwarding, engine.largest_batch)
-    return Batcher(computation(engine), settings.batching)
+        return Forwarder(forwarding(engine, observe), settings.forwarding, engine.largest_batch)
+    return Batcher(computation(engine, observe), settings.batching)
 
 
 def _write_ready(path: Path, address: Address) -> None:

@@ -13,6 +13,7 @@ from xec.wire.limits import MAX_EVENTS_PER_BATCH
 from xec_server.batcher import BatchPolicy
 from xec_server.forwarder import ForwardPolicy
 from xec_server.streams import StreamPolicy
+from xec_server.telemetry.settings import TelemetrySettings
 
 _MAX_PORT = 65535
 
@@ -60,6 +61,7 @@ class ServerSettings:
         streams: how many streaming calls there may be.
         grace: seconds for calls in progress once the server is told to stop.
         ready_file: holds the address while the server is ready.
+        telemetry: what it tells of itself.
     """
 
     address: Address = field(default_factory=Address)
@@ -69,6 +71,7 @@ class ServerSettings:
     streams: StreamPolicy = field(default_factory=StreamPolicy)
     grace: float = 10.0
     ready_file: Path | None = None
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
 
     def __post_init__(self) -> None:
         if not (self.address.is_loopback or self.insecure_listen):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from xec.answer import answer_one
 from xec.assembly import Outputs, finite_rows
@@ -17,6 +17,9 @@ from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_server.batcher import Answered, Counts
 from xec_server.gateway import Gateway
 from xec_server.lanes import NOBODY, Path
+
+Observe: TypeAlias = Callable[[Engine, Tensors, Outputs, ModelInfo], None]
+"""Sees, in threads, what an engine was given and answered, and by which model; does not raise."""
 
 _LONGEST_MARGIN: Final = 0.25  # seconds
 
@@ -36,6 +39,10 @@ class EventQueue(Protocol):
     @property
     def waiting(self) -> int:
         """Events that wait."""
+        ...
+
+    def waiting_in(self, lane: Priority) -> int:
+        """Events that wait in one lane."""
         ...
 
     @property
@@ -70,19 +77,26 @@ def answer_to(work: Work, outputs: Outputs, row: int, model: ModelInfo) -> pb.Re
     return reconstruction_to_proto(answer_one(work.event, outputs, row, provenance, model))
 
 
+def unobserved(engine: Engine, inputs: Tensors, outputs: Outputs, model: ModelInfo) -> None:
+    """Nobody looks."""
+
+
 def computation(
-    engine: Engine,
+    engine: Engine, observe: Observe = unobserved
 ) -> Callable[[Sequence[Work]], list[pb.ReconstructResponse | Exception]]:
     """What the batcher runs in its threads: from events to messages."""
 
     def compute(works: Sequence[Work]) -> list[pb.ReconstructResponse | Exception]:
-        return _answers(works, engine.infer(_inputs(works)), engine.model)
+        inputs = _inputs(works)
+        outputs = engine.infer(inputs)
+        observe(engine, inputs, outputs, engine.model)
+        return _answers(works, outputs, engine.model)
 
     return compute
 
 
 def forwarding(
-    gateway: Gateway,
+    gateway: Gateway, observe: Observe = unobserved
 ) -> Callable[[Sequence[Work], float | None], list[pb.ReconstructResponse | Exception]]:
     """What the forwarder runs in its threads: events to Triton, answers to messages."""
 
@@ -90,7 +104,9 @@ def forwarding(
         works: Sequence[Work], seconds: float | None
     ) -> list[pb.ReconstructResponse | Exception]:
         limit = None if seconds is None else seconds - _margin(seconds)
-        outputs, model = gateway.infer_within(_inputs(works), limit, works[0].lane)
+        inputs = _inputs(works)
+        outputs, model = gateway.infer_within(inputs, limit, works[0].lane)
+        observe(gateway, inputs, outputs, model)
         return _answers(works, outputs, model)
 
     return compute
