@@ -54,7 +54,8 @@ class LogHandler(logging.Handler):
         """Take a record; never waits, and never raises."""
         try:
             kind = getattr(record, "kind", f"{record.name} {record.levelname} {record.msg}")
-            if not self._repetition.allows(kind):
+            # Whoever asks for DEBUG wants every line.
+            if record.levelno > logging.DEBUG and not self._repetition.allows(kind):
                 self._counts.suppress()
                 return
             self.waiting.put_nowait(_complete(record))
@@ -190,14 +191,24 @@ def logging_to(
     formatter = formatter_of(form)
     writer = LogWriter(handler, formatter, sink or standard_error(), counts, repetition)
     root = logging.getLogger()
-    before = root.level
+    levels = {
+        "": max(level, logging.INFO),  # of other packages DEBUG is not wanted
+        "alembic": max(level, logging.WARNING),  # it announces its own plugins
+        "xec": level,
+        "xec_server": level,
+    }
+    before = {name: logging.getLogger(name).level for name in levels}
     root.addHandler(handler)
-    root.setLevel(level)
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it announces its own plugins
+    _set_levels(levels)
     writer.start()
     try:
         yield
     finally:
         root.removeHandler(handler)
-        root.setLevel(before)
+        _set_levels(before)
         writer.stop()
+
+
+def _set_levels(levels: dict[str, int]) -> None:
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
