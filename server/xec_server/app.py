@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
@@ -34,8 +36,9 @@ from xec_server.run_lists import RunLists
 from xec_server.service import ReconstructionService
 from xec_server.settings import Address, ServerSettings
 from xec_server.streams import Streams
+from xec_server.telemetry.hub import Telemetry
 from xec_server.warm_up import warm_up
-from xec_server.work import EventQueue, compute, forward
+from xec_server.work import EventQueue, Observe, compute, forward
 
 SERVICE: Final[str] = pb.DESCRIPTOR.services_by_name["Reconstruction"].full_name
 LAST_CALLS: Final = 0.2
@@ -90,7 +93,9 @@ class Server:
         self.models = Models(engine, reopen, self._follow)
         self._settings = settings
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
-        self._queue = _queue_of(self.models, settings)
+        self.telemetry = Telemetry(settings.telemetry)
+        queue = _queue_of(self.models, settings, self.telemetry.observe)
+        self._queue = self.telemetry.watched(queue)
         self.lists = DeadLists(own, runs)
         admission = Admission(self.models, self.lists)
         self.streams = Streams(admission, self._queue, settings.streams)
@@ -114,7 +119,7 @@ class Server:
 
     def _guard(self) -> Guard:
         """What every call passes, from the outside in."""
-        watchers: tuple[Gate, ...] = ()
+        watchers: tuple[Gate, ...] = self.telemetry.watchers
         gates: tuple[Gate, ...] = ()
         return Guard(gates, watchers)
 
@@ -138,6 +143,22 @@ class Server:
         """Where events wait; its counts tell what became of them."""
         return self._queue
 
+    @property
+    def queue_limit(self) -> int:
+        """Events that may wait in each lane."""
+        forwards = isinstance(self.models.current.engine, Gateway)
+        return (self._settings.forwarding if forwards else self._settings.batching).queue
+
+    @property
+    def conditions_away_since(self) -> datetime | None:
+        """Since when the conditions database cannot be asked, as far as is known."""
+        return self.lists.away_since
+
+    @property
+    def listens_insecurely(self) -> bool:
+        """Whether other machines are listened to and nothing is encrypted."""
+        return not self.address.is_loopback
+
     async def start(self) -> None:
         """Listen, and say so by health and by the ready file.
 
@@ -149,6 +170,7 @@ class Server:
         """
         self.address = self._bind(self._settings.address)
         await self._set_health(_NOT_SERVING)
+        self.telemetry.start(self)
         await asyncio.to_thread(warm_up, self.model)
         if self.admin is not None:
             await self.admin.start()
@@ -231,21 +253,22 @@ class Server:
             await self.admin.stop(LAST_SENDS)
         await asyncio.to_thread(self.models.end)
         self.lists.close()
+        await asyncio.to_thread(self.telemetry.stop)
         self._ready.cancel()
         was_ready = not self._ready.cancelled() and self._ready.exception() is None
         if was_ready and self._settings.ready_file is not None:
             self._settings.ready_file.unlink(missing_ok=True)
 
 
-def _queue_of(models: Models, settings: ServerSettings) -> EventQueue:
+def _queue_of(models: Models, settings: ServerSettings, observe: Observe) -> EventQueue:
     """Batches are made in exactly one place: here, or in Triton."""
 
     def largest() -> int:
         return cast("Gateway", models.current.engine).largest_batch()
 
     if isinstance(models.current.engine, Gateway):
-        return Forwarder(forward, settings.forwarding, largest)
-    return Batcher(compute, settings.batching)
+        return Forwarder(partial(forward, observe=observe), settings.forwarding, largest)
+    return Batcher(partial(compute, observe=observe), settings.batching)
 
 
 def _write_ready(path: Path, address: Address, admin: AdminPort | None) -> None:

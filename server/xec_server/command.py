@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +16,7 @@ from xec.conditions.option import wanted_tag
 from xec.engines.device import Device
 from xec.engines.kind import EngineKind
 from xec.errors import UsageError
+from xec_server.telemetry.lines import LogFormat, LogLevel
 
 if TYPE_CHECKING:
     from xec_server.app import Server
@@ -118,6 +118,16 @@ def serve(
     ready_file: Annotated[
         Path | None, Option(help="Holds the address while the server is ready.")
     ] = None,
+    metrics: Annotated[
+        str | None, Option(metavar="[HOST:]PORT", help="Show metrics to Prometheus there.")
+    ] = None,
+    trace: Annotated[
+        str | None, Option(metavar="URL", help="Send spans to an OpenTelemetry collector (OTLP).")
+    ] = None,
+    log_format: Annotated[LogFormat, Option(help="How log lines are written.")] = LogFormat.TEXT,
+    log_level: Annotated[
+        LogLevel, Option(help="The lowest level that is written; debug has a line for each call.")
+    ] = LogLevel.INFO,
 ) -> None:
     """Reconstruct events over gRPC.
 
@@ -135,11 +145,10 @@ def serve(
     from xec_server.engines import EngineChoice  # noqa: PLC0415
     from xec_server.forwarder import ForwardPolicy  # noqa: PLC0415
     from xec_server.settings import Address, ServerSettings, batching_for  # noqa: PLC0415
+    from xec_server.telemetry.log_writer import logging_to  # noqa: PLC0415
+    from xec_server.telemetry.settings import telemetry_settings  # noqa: PLC0415
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it announces its own plugins
+    telemetry = telemetry_settings(metrics, trace)
     engine_settings = OnnxSettings(
         sessions=sessions,
         threads_per_session=threads,
@@ -156,14 +165,16 @@ def serve(
         drain_delay=drain_delay,
         ready_file=ready_file,
         admin=None if admin is None else Address.parse(admin),
+        telemetry=telemetry,
     )
     own = _own_dead_list(dead_list, no_dead_list)
     runs = _run_lists(conditions, tag, dead_list is not None or no_dead_list)
-    opened = choice.open()
-    try:
-        status = asyncio.run(run(opened, own, settings, _announce, runs, choice.open))
-    finally:
-        opened.close()
+    with logging_to(log_format, telemetry.lines, level=log_level.number):
+        opened = choice.open()
+        try:
+            status = asyncio.run(run(opened, own, settings, _announce, runs, choice.open))
+        finally:
+            opened.close()
     raise typer.Exit(status)
 
 

@@ -6,6 +6,7 @@ provenance whichever way it came.
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import lru_cache
 
 from xec.conditions.dead_list import DeadList
@@ -125,6 +126,11 @@ class DeadLists:
                 held = await self._runs.of_run(run)
         _refuse_all_dead(held.dead)
         return held
+
+    @property
+    def away_since(self) -> datetime | None:
+        """Since when the database cannot be asked, as far as is known."""
+        return None if self._runs is None else self._runs.away_since
 
     def close(self) -> None:
         """Close the database."""

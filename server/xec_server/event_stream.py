@@ -16,6 +16,7 @@ from xec.engines.priority import Priority
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_server.admission import Admission, lane_of
 from xec_server.batcher import DrainingError
+from xec_server.calls import current_call
 from xec_server.guard import explained
 from xec_server.lanes import Path
 from xec_server.refusal import Reason, Refusal
@@ -187,7 +188,10 @@ class EventStream:
             answer.response.CopyFrom(await self._computed(event, deadline))
         except Exception as error:  # whatever it is, it concerns this event and no other
             what = f"Event {event.event} of run {event.run} in a stream"
-            answer.error.CopyFrom(explained(error, what).event_error())
+            refusal = explained(error, what)
+            answer.error.CopyFrom(refusal.event_error())
+            if (call := current_call()) is not None:
+                call.refuse_event(refusal, event.run, event.event)
         self._held[message.id] = _State.READY
         self._ready.put_nowait(answer)
 

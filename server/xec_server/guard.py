@@ -70,6 +70,7 @@ def _noting_the_end(call: Call) -> Iterator[None]:
     except Exception as error:
         refusal = explained(error, call.method)
         call.code, call.reason = CODES[refusal.reason], refusal.reason
+        call.message = refusal.message
         raise refusal from error
 
 

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from xec.conditions.dead_list import DeadList
@@ -99,6 +99,11 @@ class RunLists:
         self._asked_lists: _Asked[str, DeadList] = _Asked()
         self._lists: OrderedDict[str, DeadList] = OrderedDict()
         self._hanging = threading.Semaphore(_THREADS)
+
+    @property
+    def away_since(self) -> datetime | None:
+        """Since when the database cannot be asked, as far as is known."""
+        return self._cache.away_since
 
     async def of_run(self, run: int) -> Held:
         """The list that is in force for a run.

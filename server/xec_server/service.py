@@ -13,7 +13,7 @@ from xec.wire.limits import MAX_EVENTS_PER_BATCH
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1 import reconstruction_pb2_grpc as pb_grpc
 from xec_server.admission import Admission, lane_of
-from xec_server.calls import Context, current_caller
+from xec_server.calls import Context, current_caller, note_events
 from xec_server.models import ServedModel
 from xec_server.refusal import Reason, Refusal
 from xec_server.streams import Streams
@@ -94,6 +94,7 @@ class ReconstructionService(pb_grpc.ReconstructionServicer):  # type: ignore[mis
         lane: Priority,
         context: Context,
     ) -> list[pb.ReconstructResponse]:
+        note_events(messages)
         remaining = context.time_remaining()
         deadline = None if remaining is None else asyncio.get_running_loop().time() + remaining
         works = await self._admission.works(served, messages, paths, dead_list, lane)

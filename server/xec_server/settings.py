@@ -13,6 +13,7 @@ from xec.wire.limits import MAX_EVENTS_PER_BATCH
 from xec_server.batcher import BatchPolicy
 from xec_server.forwarder import ForwardPolicy
 from xec_server.streams import StreamPolicy
+from xec_server.telemetry.settings import TelemetrySettings
 
 _MAX_PORT = 65535
 
@@ -63,6 +64,7 @@ class ServerSettings:
             so that whoever balances by health turns away.
         ready_file: holds the address while the server is ready, and that for operators.
         admin: where operators' calls are answered, on loopback; None: nowhere.
+        telemetry: what it tells of itself.
     """
 
     address: Address = field(default_factory=Address)
@@ -74,6 +76,7 @@ class ServerSettings:
     drain_delay: float = 0.0
     ready_file: Path | None = None
     admin: Address | None = None
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
 
     def __post_init__(self) -> None:
         if not (self.address.is_loopback or self.insecure_listen):

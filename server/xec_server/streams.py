@@ -67,7 +67,7 @@ class Streams:
     @property
     def held(self) -> int:
         """Events that all streams hold."""
-        return sum(stream.held for stream in self._running)
+        return sum(stream.held for stream in tuple(self._running))
 
     @property
     def open(self) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Final, Protocol, TypeAlias, cast
 
 from xec.assembly import Outputs, finite_rows
-from xec.engines.base import ModelInfo, Tensors, tensors_of
+from xec.engines.base import Engine, ModelInfo, Tensors, tensors_of
 from xec.engines.priority import Priority
 from xec.event import Event, EventBatch
 from xec.lineage import Provenance
@@ -17,6 +17,9 @@ from xec_server.batcher import Answered, Counts
 from xec_server.gateway import Gateway
 from xec_server.lanes import NOBODY, Path
 from xec_server.models import ServedModel
+
+Observe: TypeAlias = Callable[[Engine, Tensors, Outputs, ModelInfo], None]
+"""Sees, in threads, what an engine was given and answered, and by which model; does not raise."""
 
 _LONGEST_MARGIN: Final = 0.25  # seconds
 
@@ -37,6 +40,10 @@ class EventQueue(Protocol):
     @property
     def waiting(self) -> int:
         """Events that wait."""
+        ...
+
+    def waiting_in(self, lane: Priority) -> int:
+        """Events that wait in one lane."""
         ...
 
     @property
@@ -63,41 +70,64 @@ class EventQueue(Protocol):
         ...
 
 
-def compute(works: Sequence[Work]) -> list[pb.ReconstructResponse | Exception]:
+def unobserved(engine: Engine, inputs: Tensors, outputs: Outputs, model: ModelInfo) -> None:
+    """Nobody looks."""
+
+
+def compute(
+    works: Sequence[Work], observe: Observe = unobserved
+) -> list[pb.ReconstructResponse | Exception]:
     """What the batcher runs in its threads: from events to messages.
 
     Just after a swap events of two models may have been collected; each model gets its own.
+
+    Args:
+        works: in any mixture.
+        observe: sees what the engine was given and answered.
     """
     if all(work.served is works[0].served for work in works):
-        return _computed(works)
+        return _computed(works, observe)
     answers: dict[int, pb.ReconstructResponse | Exception] = {}
     for served in dict.fromkeys(work.served for work in works):
         rows = [row for row, work in enumerate(works) if work.served is served]
-        answers |= zip(rows, _computed_apart([works[row] for row in rows]), strict=True)
+        answers |= zip(rows, _computed_apart([works[row] for row in rows], observe), strict=True)
     return [answers[row] for row in range(len(works))]
 
 
-def _computed(works: Sequence[Work]) -> list[pb.ReconstructResponse | Exception]:
+def _computed(works: Sequence[Work], observe: Observe) -> list[pb.ReconstructResponse | Exception]:
     with works[0].served.used() as engine:
-        return _answers(works, engine.infer(_inputs(works)), engine.model)
+        inputs = _inputs(works)
+        outputs = engine.infer(inputs)
+        observe(engine, inputs, outputs, engine.model)
+        return _answers(works, outputs, engine.model)
 
 
-def _computed_apart(works: Sequence[Work]) -> Sequence[pb.ReconstructResponse | Exception]:
+def _computed_apart(
+    works: Sequence[Work], observe: Observe
+) -> Sequence[pb.ReconstructResponse | Exception]:
     """A failure of one model concerns its own events."""
     try:
-        return _computed(works)
+        return _computed(works, observe)
     except Exception as error:  # whatever it is, as in the batcher
         return [error] * len(works)
 
 
 def forward(
-    works: Sequence[Work], seconds: float | None
+    works: Sequence[Work], seconds: float | None, observe: Observe = unobserved
 ) -> list[pb.ReconstructResponse | Exception]:
-    """What the forwarder runs in its threads: events of one call to Triton, answers to messages."""
+    """What the forwarder runs in its threads: events of one call to Triton, answers to messages.
+
+    Args:
+        works: all for one model.
+        seconds: in which they must be answered.
+        observe: sees what Triton was given and answered.
+    """
     limit = None if seconds is None else seconds - _margin(seconds)
     with works[0].served.used() as engine:
         gateway = cast("Gateway", engine)
-        outputs, model = gateway.infer_within(_inputs(works), limit, works[0].lane)
+        inputs = _inputs(works)
+        outputs, model = gateway.infer_within(inputs, limit, works[0].lane)
+        observe(gateway, inputs, outputs, model)
         return _answers(works, outputs, model)
 
 

@@ -208,6 +208,14 @@ class OnnxEngine:
         answers = list(self._pool.map(lambda piece: self._call(piece, idle), pieces))
         return {name: np.concatenate([a[name] for a in answers]) for name in self._outputs}
 
+    def rows_for(self, events: int) -> int:
+        """Rows that are computed for so many events: on a GPU those that fill up a bucket, too."""
+        if not self.settings.device.is_gpu:
+            return events
+        whole, rest = divmod(events, self.settings.largest_batch)
+        last = next(size for size in (0, *self.settings.buckets) if size >= rest)
+        return whole * self.settings.largest_batch + last
+
     def _call(self, inputs: Tensors, idle: SimpleQueue[Run]) -> Outputs:
         run = idle.get()
         try:
