@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from support_server import running
 from xec.errors import FileError, ServiceError, UsageError
-from xec_client.health import COMMAND, Trust, await_serving
+from xec_client.health import COMMAND, Question, Trust, await_serving
 
 Status = health_pb2.HealthCheckResponse
 SERVICE = "xec.v1.Reconstruction"
@@ -47,7 +47,7 @@ def health_server(
 
 
 def ask(address: str, wait: float = 0.0, service: str = "", trust: Trust | None = None) -> None:
-    await_serving(address, service, wait, 3.0, trust)
+    await_serving(address, Question(service), wait, trust)
 
 
 @pytest.mark.parametrize("service", ["", SERVICE])
@@ -98,7 +98,7 @@ def test_a_peer_that_never_answers_does_not_hold_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(ServiceError, match=r"DEADLINE_EXCEEDED|UNAVAILABLE"):
-            await_serving(address, "", 0.0, 0.3)
+            await_serving(address, Question(timeout=0.3))
 
 
 def run(*arguments: str, **environment: str) -> tuple[int, str]:
@@ -116,6 +116,8 @@ def test_the_status_of_the_command_is_the_answer() -> None:
         assert run("--quiet", XEC_HEALTH_SERVER=address) == (0, "")
         servicer.set("", Status.NOT_SERVING)
         assert run(address) == (7, "")
+        assert run(address, "--alive") == (0, f"xec health: {address} answers\n")
+    assert run(address, "--alive") == (7, "")
     assert run("nowhere")[0] == 2
 
 

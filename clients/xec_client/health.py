@@ -66,33 +66,47 @@ def _read(path: Path | None) -> bytes:
         raise FileError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _reason(channel: grpc.Channel, service: str, timeout: float) -> str:
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked.
+
+    Args:
+        service: name of a service; empty: the server as a whole.
+        timeout: seconds for an answer.
+        alive: any answer will do, also that it does not serve: it drains, or waits for its engine.
+    """
+
+    service: str = ""
+    timeout: float = 3.0
+    alive: bool = False
+
+
+def _reason(channel: grpc.Channel, question: Question) -> str:
     """Why the server does not serve; empty where it does."""
     import grpc  # noqa: PLC0415
     from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415
 
-    request = health_pb2.HealthCheckRequest(service=service)
+    request = health_pb2.HealthCheckRequest(service=question.service)
     try:
-        answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout)
+        answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=question.timeout)
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.NOT_FOUND:
-            return f"it has no service {service!r}"
+            return f"it has no service {question.service!r}"
         return f"{error.code().name} ({' '.join(str(error.details()).split())})"
-    if answer.status == health_pb2.HealthCheckResponse.SERVING:
+    if question.alive or answer.status == health_pb2.HealthCheckResponse.SERVING:
         return ""
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
 
 def await_serving(
-    server: str, service: str, wait: float, timeout: float, trust: Trust | None = None
+    server: str, question: Question, wait: float = 0.0, trust: Trust | None = None
 ) -> None:
     """Return once a server says that it serves.
 
     Args:
         server: address, ``host:port``.
-        service: name of a service; empty: the server as a whole.
+        question: asked until it is answered well.
         wait: seconds in which it is asked again.
-        timeout: seconds for one question.
         trust: files for TLS.
 
     Raises:
@@ -102,10 +116,10 @@ def await_serving(
     """
     from xec_client.settings import CHANNEL_OPTIONS, Settings  # noqa: PLC0415
 
-    Settings(server, timeout)
+    Settings(server, question.timeout)
     end = time.monotonic() + wait
     with (trust or Trust()).channel(server, CHANNEL_OPTIONS) as channel:
-        while reason := _reason(channel, service, timeout):
+        while reason := _reason(channel, question):
             if time.monotonic() + _POLL_SECONDS > end:
                 raise ServiceError(
                     f"The server at {server} does not serve: {reason}; see its log, or give it "
@@ -124,6 +138,9 @@ def health(
     service: Annotated[
         str, Option(help="Name of a service, xec.v1.Reconstruction; by default the whole server.")
     ] = "",
+    alive: Annotated[
+        bool, Option("--alive", help="An answer will do, also NOT_SERVING: for liveness probes.")
+    ] = False,
     tls_ca: Annotated[
         Path | None,
         Option(metavar="FILE", envvar="XEC_TLS_CA", help="Whom to trust (PEM): speak TLS."),
@@ -146,9 +163,10 @@ def health(
     """
     # gRPC would print its own lines about a server that is away; ours is a sentence.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    await_serving(server, service, wait, timeout, Trust(tls_ca, tls_cert, tls_key, tls_name))
+    trust = Trust(tls_ca, tls_cert, tls_key, tls_name)
+    await_serving(server, Question(service, timeout, alive), wait, trust)
     if not quiet:
-        typer.echo(f"xec health: {server} serves")
+        typer.echo(f"xec health: {server} {'answers' if alive else 'serves'}")
 
 
 COMMAND = Command(run=health, needs=("grpc", "grpc_health"), extra="client")
