@@ -31,6 +31,7 @@ from xec_server.forwarder import Forwarder
 from xec_server.gateway import Gateway
 from xec_server.guard import Guard
 from xec_server.models import Models, Reopen
+from xec_server.notify import READY, STOPPING, keep_alive, notify
 from xec_server.operations import Operations
 from xec_server.run_lists import RunLists
 from xec_server.service import ReconstructionService
@@ -311,14 +312,18 @@ async def serve(
     await server.start()
     stop = asyncio.create_task(server.ending.told.wait())
     ready = asyncio.create_task(server.ready())
+    alive = asyncio.create_task(keep_alive())
     try:
         await asyncio.wait({stop, ready}, return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
             ready.result()
             announce(server)
+            notify(READY, f"STATUS=listens on {server.address}")
         await stop
+        notify(STOPPING)
         log.info("stopping: finishing %d waiting events", server.batcher.waiting)
     finally:
         ready.cancel()
         await server.stop()
+        alive.cancel()
     return server.ending.exit_status

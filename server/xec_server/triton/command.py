@@ -59,6 +59,7 @@ def triton(
     # Heavy modules only now: this file is loaded for every `xec` command.
     from rich.console import Console  # noqa: PLC0415
 
+    from xec_server.notify import READY, STOPPING, notify  # noqa: PLC0415
     from xec_server.triton.launcher import TritonSettings, running  # noqa: PLC0415
 
     settings = TritonSettings(
@@ -79,8 +80,10 @@ def triton(
         told_to_stop = _signals()
         with _ready(ready_file, server):
             _announce(server)
+            notify(READY, f"STATUS=listens on {server.address}")
             while not told_to_stop.wait(_POLL_SECONDS):
                 server.check_alive()
+            notify(STOPPING)
 
 
 @contextmanager
