@@ -48,6 +48,7 @@ REFUSED = [
     (("--replay", "a.mid", "--time-bank", "TOOLONG"), 2, "four characters"),
     (("--replay", "a.mid", "--format", "csv"), 2, "parquet or root files, not csv"),
     (("--live", "SYSTEM"), 2, "MIDASSYS/python"),
+    (("--replay", "-"), 2, "what a pipe gave once"),
     (("--replay", "none.root"), 3, "none.root does not exist"),
     (("--dead-list", "none.txt"), 4, "none.txt"),
     (("--metrics-file", "nowhere/xec.prom"), 3, "directory nowhere does not exist"),
@@ -78,6 +79,25 @@ def test_a_source_that_is_none_ends_with_its_sentence(
     code, _, error = run("--replay", tmp_path / name)
     assert (code, error.count("\n")) == (3, 1), error
     assert words in error
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("xec-reprocess.json", "is an output folder of xec reprocess"),
+        ("lineage.json", "is a lineage of xec reprocess"),
+        ("spool.id", "is a spool"),
+    ],
+)
+def test_an_output_folder_of_others_is_refused(
+    run: Run, tmp_path: Path, name: str, words: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("{}")
+    found, _, error = run()
+    assert (found, error.count("\n")) == (2, 1), error
+    assert words in error
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
 
 
 def test_nothing_to_do_is_done(run: Run) -> None:

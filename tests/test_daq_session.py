@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,15 +43,22 @@ class Broken:
         raise FileError("The file is damaged.")
 
 
+def _has_judged(session: Session) -> bool:
+    """Whether the event that is none was rejected, now or in an earlier life."""
+    assert session.intake is not None
+    return session.state.accounting.rejected + session.intake.repeated > 0
+
+
 def one_life(source: Any, places: Places, manner: Manner) -> Session:
     """Until the source has been read; the server is never there."""
     session = Session(source, places, manner)
     ending = Ending()
     if session.intake is not None:
         session.intake.start()
-        while not session.intake.is_done:
+        until = time.monotonic() + 60
+        while not (session.intake.is_done and _has_judged(session)):
             session.forwarder.step(0.01)
-        session.forwarder.step(0.01)
+            assert time.monotonic() < until
     ending.request()
     session.close(lambda line: None)
     return session

@@ -46,9 +46,16 @@ def _banks(npho: str, time: str, time_unit: float, event_id: int | None) -> Read
     return ReadingBanks(parse_bank(npho), parse_bank(time), time_unit, event_id)
 
 
-def _refuse_contradictions(given: list[str], rate: float | None, seed: int) -> None:
+def _refuse_contradictions(
+    given: list[str], replay: Path | None, rate: float | None, seed: int
+) -> None:
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} contradict each other: give one source.")
+    if str(replay) == "-":
+        raise UsageError(
+            "--replay takes a file: what a pipe gave once it does not give again after a kill. "
+            "Write a MIDAS file, and --follow it while it is written."
+        )
     if (rate is not None or seed) and given != ["--replay"]:
         raise UsageError("--rate and --seed belong to --replay.")
 
@@ -133,7 +140,7 @@ def daq(
     --out results
     """
     sources = {"--replay": replay, "--follow": follow, "--live": live}
-    _refuse_contradictions([k for k, v in sources.items() if v is not None], rate, seed)
+    _refuse_contradictions([k for k, v in sources.items() if v is not None], replay, rate, seed)
     # gRPC and glog would print their own lines about a server that is away; ours is a sentence.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.basicConfig(

@@ -209,10 +209,13 @@ class Session:
         try:
             self._end_source()
             self.forwarder.publish()
-            self._report(tell)
-            return self.state
         finally:
-            self._stack.close()
+            try:
+                # What a full disk did not take of memory is known, and on record, only then.
+                self._stack.close()
+            finally:
+                self._report(tell)
+        return self.state
 
 
 def run_daq(source: Source | None, places: Places, manner: Manner, tell: Tell) -> None:

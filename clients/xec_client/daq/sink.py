@@ -28,6 +28,12 @@ from xec_client.daq.spool.seen import SeenIds
 STAGING: Final = ".staging"
 SUFFIXES: Final = {"parquet": ".parquet", "root": ".root"}
 
+_OTHERS: Final = {
+    "xec-reprocess.json": "an output folder of xec reprocess",
+    "lineage.json": "a lineage of xec reprocess",
+    "spool.id": "a spool",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class SinkSettings:
@@ -72,6 +78,19 @@ class Answered:
         return self.event.run, self.answer.provenance, self.synthetic
 
 
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse folders that another program keeps its books of, or the spool itself.
+
+    Raises:
+        UsageError: it is one of them.
+    """
+    for name, owner in _OTHERS.items():
+        if (folder / name).exists():
+            raise UsageError(
+                f"{folder} is {owner}: name a folder for the results of xec daq alone."
+            )
+
+
 class PartSink:
     """The output folder of one forwarder.
 
@@ -96,6 +115,7 @@ class PartSink:
         self._pending: dict[EventId, None] = {}
         self.parts = 0
         """Parts published by this process."""
+        _refuse_foreign(folder)
         with writing(folder):
             self._staging.mkdir(parents=True, exist_ok=True)
         try:
