@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults lint proto bench clean
+.PHONY: help demo test faults lint proto bench load clean
 
 VENV := .venv
 VENV_DEMO := .venv-demo
@@ -12,7 +12,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 
 TORCH := torch==2.13.0
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
-SOURCES := $(shell find src server clients training export evaluation -name '*.py' -o -name '*.proto')
+SOURCES := $(shell find src server clients training export evaluation loadtest -name '*.py' -o -name '*.proto')
 BENCHMARKS := simulation engine physics
 
 define new_venv
@@ -60,7 +60,11 @@ bench: $(VENV)/.installed ## Measure what README's figures say
 	@set -e; for name in $(BENCHMARKS); do \
 		echo "== $$name"; $(VENV)/bin/python benchmarks/$$name.py; done
 
+load: $(VENV)/.installed ## Measure latency against offered load (embedded engine and Triton)
+	@mkdir -p load-output
+	$(VENV)/bin/python loadtest/openloop.py --out load-output/load.png --json load-output/load.json
+
 clean: ## Remove environments, caches and outputs
-	rm -rf $(VENV) $(VENV_DEMO) demo-output dist build
+	rm -rf $(VENV) $(VENV_DEMO) demo-output load-output dist build
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find src server clients training export evaluation tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find src server clients training export evaluation loadtest tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

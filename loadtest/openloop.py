@@ -25,7 +25,7 @@ from xec.machine import machine
 from xec_loadtest.arrivals import Arrivals
 from xec_loadtest.events import SAMPLE, load_events
 from xec_loadtest.picture import draw
-from xec_loadtest.report import as_json, knee_sentence, table_of
+from xec_loadtest.report import as_json, drift_warning, knee_sentence, table_of
 from xec_loadtest.servers import Engine, serving
 from xec_loadtest.sweep import Curve, Plan, sweep
 from xec_loadtest.watching import bar
@@ -81,7 +81,7 @@ def openloop(
     ] = _FRACTIONS,
     seconds: Annotated[float, Option(help="At each rate.")] = _PLAN.seconds,
     warm_up: Annotated[
-        float, Option(help="Seconds with one caller, and again with many.")
+        float, Option(help="Seconds with one caller, with many, and with many at the end.")
     ] = _PLAN.warm_up,
     callers: Annotated[int, Option(help="In the closed loop.")] = _PLAN.callers,
     arrivals: Annotated[Arrivals, Option(help="How events come.")] = _PLAN.arrivals,
@@ -117,7 +117,9 @@ def openloop(
                 curves.append(measured(TITLES[kind], address, sample, plan, console))
     for curve in curves:
         console.print(table_of(curve))
-        console.print(knee_sentence(curve), soft_wrap=True)
+        for sentence in (knee_sentence(curve), drift_warning(curve)):
+            if sentence is not None:
+                console.print(sentence, soft_wrap=True)
     if out is not None:
         draw(curves, out, ", ".join(f"{key} {value}" for key, value in where.items()))
     if json_file is not None:

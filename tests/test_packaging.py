@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = {"xec", "xec_training", "xec_export", "xec_server", "xec_client", "xec_evaluation"}
+PACKAGES = {
+    "xec",
+    "xec_client",
+    "xec_evaluation",
+    "xec_export",
+    "xec_loadtest",
+    "xec_server",
+    "xec_training",
+}
 
 # Runs in a fresh interpreter that behaves as if torch, and what only training needs, were absent.
 WITHOUT_TORCH = """
@@ -79,7 +87,7 @@ def members(wheel: Path) -> list[str]:
         return archive.namelist()
 
 
-def test_top_level_names_are_the_six_packages(members: list[str]) -> None:
+def test_top_level_names_are_the_seven_packages(members: list[str]) -> None:
     tops = {name.partition("/")[0] for name in members}
     (metadata,) = {name for name in tops if name.endswith(".dist-info")}
     assert tops - {metadata} == PACKAGES

@@ -16,8 +16,11 @@ from xec.io.output import writing
 from xec_loadtest.sweep import Curve
 
 _COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # safe for colour-blind readers
-_LINES: Final = {"p50": ":", "p99": "-", "p999": (0, (1, 3))}
-_TITLES: Final = {"p50": "p50", "p99": "p99", "p999": "p99.9"}
+_LINES: Final = {
+    "p50": ("p50", {"linestyle": "--", "linewidth": 1.2}),
+    "p99": ("p99", {"linestyle": "-", "linewidth": 2}),
+    "p999": ("p99.9", {"linestyle": ":", "linewidth": 1.2}),
+}
 
 
 def draw(curves: Sequence[Curve], path: Path, caption: str) -> None:
@@ -51,40 +54,44 @@ def _series(curve: Curve, name: str) -> NDArray[np.float64]:
 def _latency(axes: Axes, curve: Curve, colour: str) -> None:
     offered = _series(curve, "offered")
     valid = _series(curve, "valid") > 0
-    for name, style in _LINES.items():
+    for name, (title, style) in _LINES.items():
         values = 1e3 * _series(curve, name)
-        label = f"{curve.name}, {_TITLES[name]}"
-        axes.plot(offered, values, linestyle=style, color=colour, label=label)
+        axes.plot(offered, values, color=colour, label=f"{curve.name}, {title}", **style)
         axes.plot(offered[valid], values[valid], "o", color=colour, markersize=4)
         axes.plot(offered[~valid], values[~valid], "o", color=colour, mfc="white", markersize=4)
-    axes.axhline(1e3 * curve.limit, color=colour, linewidth=0.8, alpha=0.5)
-    if curve.knee is not None:
-        axes.axvline(curve.knee.rate, color=colour, linewidth=0.8, linestyle="--")
+    limit = f"{curve.name}, limit"
+    axes.axhline(1e3 * curve.limit, color=colour, linewidth=0.8, alpha=0.6, label=limit)
+    _mark_knee(axes, curve, colour)
 
 
 def _goodput(axes: Axes, curve: Curve, colour: str) -> None:
     offered = _series(curve, "offered")
     axes.plot(offered, _series(curve, "goodput"), "o-", color=colour, markersize=4)
+    _mark_knee(axes, curve, colour)
     if curve.knee is not None:
-        axes.axvline(curve.knee.rate, color=colour, linewidth=0.8, linestyle="--")
         axes.annotate(
             f"knee {curve.knee.rate:.0f}/s",
-            (curve.knee.rate, 0.02),
+            (curve.knee.rate, 0.5),
             xycoords=("data", "axes fraction"),
-            xytext=(-4, 2),
+            xytext=(3, 0),
             textcoords="offset points",
             rotation=90,
-            ha="right",
+            va="center",
             color=colour,
             fontsize=8,
         )
+
+
+def _mark_knee(axes: Axes, curve: Curve, colour: str) -> None:
+    if curve.knee is not None:
+        axes.axvline(curve.knee.rate, color=colour, linewidth=0.8, linestyle="-.")
 
 
 def _finish(upper: Axes, lower: Axes, highest: float) -> None:
     upper.set_yscale("log")
     upper.yaxis.set_major_formatter("{x:g}")
     upper.set_ylabel("latency from the intended time, ms")
-    upper.legend(fontsize=8, loc="upper left")
+    upper.legend(fontsize=7, loc="lower right", ncols=2)
     lower.plot([0, highest], [0, highest], color=FAINT, linewidth=0.8, label="all that is offered")
     lower.set_ylabel("answers within the limit, events/s")
     lower.set_xlabel("offered, events/s")

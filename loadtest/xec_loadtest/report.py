@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from rich.table import Table
 
 from xec_loadtest.latency import Point
 from xec_loadtest.sweep import Curve
+
+MOST_DRIFT: Final = 0.15
+"""Of the capacity, in the minutes of a sweep; two sweeps of a quiet machine differ by less."""
 
 
 def as_json(curve: Curve) -> dict[str, Any]:
@@ -26,6 +29,16 @@ def knee_sentence(curve: Curve) -> str:
     share = f"{rate / curve.capacity:.0%} of the {curve.capacity:.0f} events/s in a closed loop"
     rest = "the knee lies higher" if above is None else f"not any more at {above:.0f}"
     return f"{curve.name}: knee at {rate:.0f} events/s ({share}): {within}; {rest}."
+
+
+def drift_warning(curve: Curve) -> str | None:
+    """What is to be said of a machine that did other work meanwhile; None where it did not."""
+    if curve.drift <= MOST_DRIFT:
+        return None
+    return (
+        f"{curve.name}: {curve.capacity:.0f} events/s in a closed loop before and "
+        f"{curve.capacity_after:.0f} after: something else worked on this machine, measure again."
+    )
 
 
 def table_of(curve: Curve) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,7 +25,7 @@ class Plan:
     Args:
         fractions: offered rates.
         seconds: at each of them.
-        warm_up: seconds with one caller, and again with many.
+        warm_up: seconds with one caller, with many, and with many at the end.
         callers: in the closed loop that finds the capacity.
         arrivals: how events come.
         limit: for a good answer, in medians of the unloaded server.
@@ -39,12 +38,12 @@ class Plan:
     """
 
     fractions: tuple[float, ...] = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.3)
-    seconds: float = 10.0
-    warm_up: float = 6.0
+    seconds: float = 8.0
+    warm_up: float = 5.0
     callers: int = 32
     arrivals: Arrivals = Arrivals.POISSON
     limit: float = LIMIT
-    timeout: float = 10.0
+    timeout: float = 5.0
     connections: int = CONNECTIONS
     seed: int = 1
 
@@ -59,7 +58,7 @@ class Plan:
     @property
     def total_seconds(self) -> float:
         """Of a whole sweep, without what drains after each rate."""
-        return 2 * self.warm_up + len(self.fractions) * self.seconds
+        return 3 * self.warm_up + len(self.fractions) * self.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +70,7 @@ class Curve:
         unloaded: median latency with one caller, seconds.
         limit: seconds within which an answer is good.
         capacity: events/s in a closed loop of many callers.
+        capacity_after: the same after all; a machine that does other work beside gives another.
         points: one for each offered rate, rising.
         knee: None where no rate is held.
     """
@@ -79,8 +79,14 @@ class Curve:
     unloaded: float
     limit: float
     capacity: float
+    capacity_after: float
     points: tuple[Point, ...]
     knee: Knee | None
+
+    @property
+    def drift(self) -> float:
+        """By how much the capacity changed meanwhile, relative."""
+        return abs(self.capacity_after / self.capacity - 1)
 
 
 class Watch(Protocol):
@@ -115,27 +121,38 @@ async def sweep(name: str, server: str, events: Sequence[Event], plan: Plan, wat
         ServiceError: it answers nothing in the warm-up.
     """
     async with asking(server, events, plan.timeout, plan.connections) as ask:
-        unloaded, capacity = await _warm_up(ask, plan, watch)
+        unloaded = await _unloaded(ask, plan, watch)
+        capacity = await _capacity(ask, plan, watch)
         limit = plan.limit * unloaded
         points = [
             summary(await _offer(ask, fraction * capacity, plan, watch), limit)
             for fraction in sorted(plan.fractions)
         ]
-    return Curve(name, unloaded, limit, capacity, tuple(points), find_knee(points))
+        after = await _capacity(ask, plan, watch)
+    return Curve(name, unloaded, limit, capacity, after, tuple(points), find_knee(points))
 
 
-async def _warm_up(ask: Ask, plan: Plan, watch: Watch) -> tuple[float, float]:
-    """Median latency of one caller, and the events per second of many."""
-    alone = await closed_loop(ask, 1, plan.warm_up, watch.phase("one caller", plan.warm_up))
+async def _unloaded(ask: Ask, plan: Plan, watch: Watch) -> float:
+    """Median latency of one caller."""
+    observer = watch.phase("one caller", plan.warm_up)
+    record = await closed_loop(ask, 1, plan.warm_up, observer)
+    _require_answers(record)
+    return float(np.median(record.latency))
+
+
+async def _capacity(ask: Ask, plan: Plan, watch: Watch) -> float:
+    """Events per second of many callers."""
     observer = watch.phase(f"{plan.callers} callers", plan.warm_up)
-    start = time.perf_counter()
-    many = await closed_loop(ask, plan.callers, plan.warm_up, observer)
-    elapsed = time.perf_counter() - start
-    if not (alone.answered.any() and many.answered.any()):
+    record = await closed_loop(ask, plan.callers, plan.warm_up, observer)
+    _require_answers(record)
+    return float(record.answered.sum() / record.done.max())
+
+
+def _require_answers(record: Record) -> None:
+    if not record.answered.any():
         raise ServiceError(
-            "The server answered no event of the warm-up: try xec reconstruct to see why."
+            "The server answered no event of a closed loop: try xec reconstruct to see why."
         )
-    return float(np.median(alone.latency)), float(many.answered.sum() / elapsed)
 
 
 async def _offer(ask: Ask, rate: float, plan: Plan, watch: Watch) -> Record:
