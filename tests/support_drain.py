@@ -55,16 +55,9 @@ class Pair:
         await server.start()
         return server
 
-    async def restart(self, number: int, abruptly: bool = False) -> None:
-        """Stop one and start it anew; returns once calls come to it again.
-
-        Args:
-            number: which one.
-            abruptly: without finishing what it accepted.
-        """
+    async def restart(self, number: int) -> None:
+        """Stop one and start it anew; returns once calls come to it again."""
         old = self.servers[number]
-        if abruptly:
-            old.batcher.close()
         await old.stop()
         self.computed += old.batcher.counts.computed
         self.servers[number] = new = await self._started(old.address)

@@ -9,7 +9,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from conftest import random_events
 from support_drain import Pair, Process, pair
@@ -27,32 +29,54 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return two_models(tmp_path_factory.mktemp("two"))
 
 
-async def restarted(
-    both: Pair, times: int, retry: RetryPolicy, streams: int = 1, *, abruptly: bool = False
-) -> Verdict:
-    """What callers saw while the two servers were restarted in turns."""
-    load = SwapLoad(both.addresses, retry=retry, streams=streams)
-    await until(lambda: all(one.batcher.counts.accepted > 5 for one in both.servers))
-    for number in range(times):
-        await both.restart(number % 2, abruptly)
-    return await load.end()
-
-
 async def test_no_call_fails_while_servers_are_restarted(repository: Path) -> None:
     async with pair(repository) as both:
-        verdict = await restarted(both, 6, RETRY)
+        load = SwapLoad(both.addresses, retry=RETRY)
+        await until(lambda: all(one.batcher.counts.accepted > 5 for one in both.servers))
+        for number in range(4):
+            await both.restart(number % 2)
+        verdict = await load.end()
     assert (verdict.wrong, verdict.mixed, verdict.failed) == ([], 0, [])
     assert verdict.right.total() > 100
     assert both.computed == verdict.right.total()  # and each event was computed once
 
 
-@pytest.mark.parametrize("abruptly", [False, True], ids=["drained", "the control"])
-async def test_health_alone_keeps_calls_away(repository: Path, abruptly: bool) -> None:
-    """Single calls and batches that nobody repeats: the delay lets balancers turn away."""
-    async with pair(repository, drain_delay=0.5) as both:
-        verdict = await restarted(both, 3, NO_RETRY, streams=0, abruptly=abruptly)
+async def turned_away(both: Pair) -> Verdict:
+    """Callers who never repeat a call, and leave when health says so, as a balancer has them do."""
+    server = both.servers[0]
+    load = SwapLoad(str(server.address), retry=NO_RETRY, streams=0)
+    await until(lambda: load.verdict.right.total() > 20)
+    async with grpc.aio.insecure_channel(str(server.address)) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        stopping = asyncio.create_task(server.stop())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        verdict = await load.end()
+        watch.cancel()
+        await stopping
+    return verdict
+
+
+async def test_the_delay_lets_those_turn_away_who_look_at_health(repository: Path) -> None:
+    async with pair(repository, drain_delay=1.0) as both:
+        verdict = await turned_away(both)
+    assert (verdict.wrong, verdict.failed) == ([], [])
+
+
+async def test_the_control_a_server_that_takes_no_time_to_drain(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(repository) as both:
+        drain = both.servers[0].streams.drain
+
+        def cut_off() -> None:
+            drain()
+            both.servers[0].batcher.close()
+
+        monkeypatch.setattr(both.servers[0].streams, "drain", cut_off)
+        verdict = await turned_away(both)
     assert verdict.wrong == []
-    assert bool(verdict.failed) == abruptly
+    assert verdict.failed
 
 
 class Blocking:

@@ -60,9 +60,9 @@ class Settings:
         require_timeout(self.timeout)
 
     @property
-    def has_others(self) -> bool:
-        """Whether what one server cannot do another one may."""
-        return len(addresses_of(self.server)) > 1
+    def addresses(self) -> tuple[str, ...]:
+        """Of each server."""
+        return addresses_of(self.server)
 
 
 def addresses_of(server: str) -> tuple[str, ...]:
