@@ -69,7 +69,7 @@ def test_addresses(text: str, addresses: tuple[str, ...]) -> None:
     assert addresses_of(text) == addresses
 
 
-@pytest.mark.parametrize("text", ["a:1,", ",a:1", "a:1;b:2", "a:1,b", "a:1,b:0", "a:1,b:70000"])
+@pytest.mark.parametrize("text", ["a:1,", ",a:1", "a:1,b", "a:1,b:0", "a:1,b:70000"])
 def test_texts_that_are_no_addresses(text: str) -> None:
     with pytest.raises(UsageError, match="no server's address"):
         Client(text)
@@ -80,7 +80,7 @@ def test_what_one_refuses_as_draining_another_does_at_once(ask: Any, events: Any
     """Without the wait that a second call to the same server would have."""
     first, second = FaultyServicer(), FaultyServicer()
     first.script = [rich(Code.UNAVAILABLE, "The server is stopping.")]
-    retry = RetryPolicy(attempts=2, first_wait=3600)
+    retry = RetryPolicy(attempts=2, first_wait=3600, longest_wait=3600)
     with serving(first) as one, serving(second) as other:
         options = {"retry": retry, "timeout": 7000}
         answer = ask(f"{one},{other}", "reconstruct", next(iter(events(1))), (), **options)

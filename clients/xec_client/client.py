@@ -23,7 +23,7 @@ from xec_client.description import ModelDescription
 from xec_client.exchange import METHODS, Exchange, Result, Send, Steps
 from xec_client.requests import Dead
 from xec_client.retry import DEFAULT_RETRY, RetryPolicy
-from xec_client.settings import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Settings
+from xec_client.settings import DEFAULT_TIMEOUT, Settings
 from xec_client.streaming import stream
 
 
@@ -60,11 +60,12 @@ class Client:
             UsageError: the address is empty or the timeout is not positive.
         """
         self._exchange = Exchange(Settings(server, timeout, retry))
+        settings = self._exchange.settings
         self._channels = [
-            grpc.insecure_channel(address, CHANNEL_OPTIONS)
+            grpc.insecure_channel(address, settings.channel_options)
             if tls is None
-            else grpc.secure_channel(address, tls, CHANNEL_OPTIONS)
-            for address in self._exchange.settings.addresses
+            else grpc.secure_channel(address, tls, settings.channel_options)
+            for address in settings.addresses
         ]
         self._calls = [
             {method: channel.unary_unary(method.path, None, method.decode) for method in METHODS}

@@ -34,6 +34,13 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
 )
 
 
+_OPTIONS_OF_SEVERAL: Final = tuple(
+    # One that comes back is found before the next one goes, see docs/operations.md.
+    (name, 1_000 if name == "grpc.max_reconnect_backoff_ms" else value)
+    for name, value in CHANNEL_OPTIONS
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How a client talks to its server, or to several that answer alike.
@@ -63,6 +70,11 @@ class Settings:
     def addresses(self) -> tuple[str, ...]:
         """Of each server."""
         return addresses_of(self.server)
+
+    @property
+    def channel_options(self) -> tuple[tuple[str, int], ...]:
+        """Of the connection to each server."""
+        return CHANNEL_OPTIONS if len(self.addresses) == 1 else _OPTIONS_OF_SEVERAL
 
 
 def addresses_of(server: str) -> tuple[str, ...]:
