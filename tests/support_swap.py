@@ -136,14 +136,16 @@ class Verdict:
 class SwapLoad:
     """Callers of all three kinds, who compare each answer with the model that it names."""
 
-    def __init__(self, address: str, unary: int = 4, retry: RetryPolicy = NO_RETRY) -> None:
+    def __init__(
+        self, address: str, unary: int = 4, retry: RetryPolicy = NO_RETRY, streams: int = 1
+    ) -> None:
         self.verdict = Verdict()
         self._address, self._retry = address, retry
         batch = random_events(24, seed=6)
         self._events = list(batch)
         self._expected = {version: answers_of(version, batch) for version in FACTORS}
         self._ended = False
-        loops = [self._single] * unary + [self._many, self._stream]
+        loops = [self._single] * unary + [self._many] + [self._stream] * streams
         self._tasks = [asyncio.ensure_future(loop(n)) for n, loop in enumerate(loops)]
 
     async def end(self) -> Verdict:
@@ -193,10 +195,13 @@ class SwapLoad:
         """One stream as long as the load; another one only if it broke."""
 
         async def call(client: AsyncClient) -> None:
-            versions = set()
+            versions, places = set(), []
             async for streamed in client.stream(self._until_the_end(), NOTHING, window=8):
                 versions.add(self._judge(streamed.event, streamed.result()))
+                places.append(streamed.place)
             self.verdict.streams_of_both += len(versions) > 1
+            if sorted(places) != list(range(len(places))):
+                self.verdict.wrong.append("a stream with gaps or doubles")
 
         await self._repeat(call)
 

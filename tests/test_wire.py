@@ -220,9 +220,10 @@ def test_a_full_batch_fits_into_the_limits(events: Callable[..., EventBatch]) ->
     assert answers.ByteSize() < MAX_RESPONSE_BYTES
 
 
-def test_the_generated_code_is_current(tmp_path: Path) -> None:
+@pytest.mark.parametrize("schema", ["reconstruction", "admin"])
+def test_the_generated_code_is_current(tmp_path: Path, schema: str) -> None:
     source = Path(xec.__file__).parents[1]
-    name = "xec/wire/v1/reconstruction"
+    name = f"xec/wire/v1/{schema}"
     out = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
     assert protoc.main(["protoc", f"-I{source}", *out, f"{name}.proto"]) == 0
     for suffix in ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py"):

@@ -13,7 +13,6 @@ import grpc.aio
 from xec.engines.priority import Priority
 from xec.event import Event, EventBatch, Reconstruction
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_client.addresses import options_for, target_of
 from xec_client.conversation import (
     DEFAULT_WINDOW,
     STREAM_PATH,
@@ -45,19 +44,23 @@ class AsyncClient:
         retry: RetryPolicy = DEFAULT_RETRY,
         tls: grpc.ChannelCredentials | None = None,
     ) -> None:
-        """Prepare a channel; see `xec_client.Client`."""
+        """Prepare the connections; see `xec_client.Client`."""
         self._exchange = Exchange(Settings(server, timeout, retry))
-        target, options = target_of(server), options_for(server)
-        if tls is None:
-            self._channel = grpc.aio.insecure_channel(target, options)
-        else:
-            self._channel = grpc.aio.secure_channel(target, tls, options)
-        self._calls = {
-            method: self._channel.unary_unary(method.path, None, method.decode)
-            for method in METHODS
-        }
+        settings = self._exchange.settings
+        self._channels = [
+            grpc.aio.insecure_channel(address, settings.channel_options)
+            if tls is None
+            else grpc.aio.secure_channel(address, tls, settings.channel_options)
+            for address in settings.addresses
+        ]
+        self._calls = [
+            {method: channel.unary_unary(method.path, None, method.decode) for method in METHODS}
+            for channel in self._channels
+        ]
         decode = pb.StreamResponse.FromString
-        self._stream = self._channel.stream_stream(STREAM_PATH, None, decode)
+        self._streams = [
+            channel.stream_stream(STREAM_PATH, None, decode) for channel in self._channels
+        ]
 
     async def __aenter__(self) -> Self:
         return self
@@ -71,8 +74,9 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the channel; calls that still run are cancelled."""
-        await self._channel.close(None)
+        """Close the connections; calls that still run are cancelled."""
+        for channel in self._channels:
+            await channel.close(None)
 
     async def reconstruct(
         self, event: Event, dead: Dead = None, *, timeout: float | None = None
@@ -108,7 +112,8 @@ class AsyncClient:
             ...     print(streamed.event, streamed.result().energy.mean)
         """
         options = StreamOptions(dead, window, lane, timeout)
-        return stream(self._stream, Conversation(self._exchange.settings, options), events)
+        conversation = Conversation(self._exchange.settings, options, self._exchange.choice)
+        return stream(self._streams, conversation, events)
 
     async def model(self, *, timeout: float | None = None) -> ModelDescription:
         """Which model answers."""
@@ -125,7 +130,8 @@ class AsyncClient:
                 try:
                     outcome: Any = None
                     if isinstance(step, Send):
-                        outcome = await self._calls[step.method](step.request, timeout=step.timeout)
+                        call = self._calls[step.server][step.method]
+                        outcome = await call(step.request, timeout=step.timeout)
                     else:
                         await asyncio.sleep(step.seconds)
                 except grpc.RpcError as error:

@@ -12,7 +12,6 @@ import grpc
 from xec.engines.priority import Priority
 from xec.event import Event, EventBatch, Reconstruction
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_client.addresses import options_for, target_of
 from xec_client.conversation import (
     DEFAULT_WINDOW,
     STREAM_PATH,
@@ -48,11 +47,11 @@ class Client:
         retry: RetryPolicy = DEFAULT_RETRY,
         tls: grpc.ChannelCredentials | None = None,
     ) -> None:
-        """Prepare a channel; the connection is made by the first call.
+        """Prepare the connections, which are made by the first call.
 
         Args:
             server: address, ``host:port``; or several, separated by commas, of servers that
-                answer alike: calls go to those that serve, in turns.
+                answer alike: they are asked in turns, one that is away less than the others.
             timeout: seconds for one request, its retries included.
             retry: when a failed call is tried again.
             tls: of `grpc.ssl_channel_credentials`; None sends in clear.
@@ -61,17 +60,21 @@ class Client:
             UsageError: the address is empty or the timeout is not positive.
         """
         self._exchange = Exchange(Settings(server, timeout, retry))
-        target, options = target_of(server), options_for(server)
-        if tls is None:
-            self._channel = grpc.insecure_channel(target, options)
-        else:
-            self._channel = grpc.secure_channel(target, tls, options)
-        self._calls = {
-            method: self._channel.unary_unary(method.path, None, method.decode)
-            for method in METHODS
-        }
+        settings = self._exchange.settings
+        self._channels = [
+            grpc.insecure_channel(address, settings.channel_options)
+            if tls is None
+            else grpc.secure_channel(address, tls, settings.channel_options)
+            for address in settings.addresses
+        ]
+        self._calls = [
+            {method: channel.unary_unary(method.path, None, method.decode) for method in METHODS}
+            for channel in self._channels
+        ]
         decode = pb.StreamResponse.FromString
-        self._stream = self._channel.stream_stream(STREAM_PATH, None, decode)
+        self._streams = [
+            channel.stream_stream(STREAM_PATH, None, decode) for channel in self._channels
+        ]
 
     def __enter__(self) -> Self:
         return self
@@ -85,8 +88,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the channel; calls that still run are cancelled."""
-        self._channel.close()
+        """Close the connections; calls that still run are cancelled."""
+        for channel in self._channels:
+            channel.close()
 
     def reconstruct(
         self, event: Event, dead: Dead = None, *, timeout: float | None = None
@@ -147,7 +151,8 @@ class Client:
             ...     print(streamed.event, streamed.result().energy.mean)
         """
         options = StreamOptions(dead, window, lane, timeout)
-        return stream(self._stream, Conversation(self._exchange.settings, options), events)
+        conversation = Conversation(self._exchange.settings, options, self._exchange.choice)
+        return stream(self._streams, conversation, events)
 
     def model(self, *, timeout: float | None = None) -> ModelDescription:
         """Which model answers."""
@@ -168,7 +173,8 @@ class Client:
                 try:
                     outcome: Any = None
                     if isinstance(step, Send):
-                        outcome = self._calls[step.method](step.request, timeout=step.timeout)
+                        call = self._calls[step.server][step.method]
+                        outcome = call(step.request, timeout=step.timeout)
                     else:
                         time.sleep(step.seconds)
                 except grpc.RpcError as error:

@@ -20,6 +20,7 @@ from xec.errors import UsageError, Violation
 from xec.event import Event, Reconstruction
 from xec.wire.codec import event_to_proto, reconstruction_from_proto
 from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_client.choice import Choice
 from xec_client.errors import ClientError, ProtocolDefect, Unanswered
 from xec_client.requests import Dead, dead_list_message
 from xec_client.settings import SERVICE, Settings, require_timeout
@@ -96,12 +97,16 @@ class Conversation:
     Args:
         settings: of the client.
         options: of the stream.
+        choice: among the servers.
     """
 
-    def __init__(self, settings: Settings, options: StreamOptions) -> None:
+    def __init__(self, settings: Settings, options: StreamOptions, choice: Choice) -> None:
         self._server = settings.server
         self._settings = settings
         self._options = options
+        self._choice = choice
+        self._asked = 0
+        self._has_others = len(settings.addresses) > 1
         self._dead = dead_list_message(options.dead)
         self._window = 0  # nothing may be sent before the server has said how much
         self._added = 0
@@ -160,8 +165,13 @@ class Conversation:
             return None
         place = self._unsent.popleft()
         self._held += 1
-        again = self._settings.has_others  # it may have to be sent once more
-        return self._messages[place] if again else self._messages.pop(place)
+        # To another server it may have to be sent once more.
+        return self._messages[place] if self._has_others else self._messages.pop(place)
+
+    def next_server(self) -> int:
+        """The number of the server that gets the next call."""
+        self._asked = self._choice.next()
+        return self._asked
 
     def goes_on(self, error: Any) -> float | None:
         """Seconds after which the rest may be sent in another call; None where it may not.
@@ -169,16 +179,17 @@ class Conversation:
         Args:
             error: with which the call ended.
         """
-        retry = self._settings.retry
-        if not self._settings.has_others:
+        if not self._has_others:
             return None
-        calls = self._calls_in_vain
-        wait = retry.wait_before_next(failure_of(error), calls, math.inf, random.random)
-        if wait is not None:
-            self._calls_in_vain += 1
-            self._unsent = deque(self._waiting)
-            self._taken, self._held, self._window = [], 0, 0
-        return wait
+        failure, calls = failure_of(error), self._calls_in_vain
+        at_once = self._choice.failed(self._asked, failure)
+        wait = self._settings.retry.wait_before_next(failure, calls, math.inf, random.random)
+        if wait is None:
+            return None
+        self._calls_in_vain += 1
+        self._unsent = deque(self._waiting)
+        self._taken, self._held, self._window = [], 0, 0
+        return 0.0 if at_once else wait
 
     def acknowledgement(self) -> bytes:
         """The message that acknowledges all that was taken, which makes room."""
@@ -218,8 +229,8 @@ class Conversation:
 
     def _is_put_off(self, answer: pb.StreamAnswer) -> bool:
         """Whether the server drains, and the event waits for the next call, to another one."""
-        again = self._settings.has_others and answer.id in self._waiting
-        return again and bool(answer.error.reason == _DRAINING)
+        waits = self._has_others and answer.id in self._waiting
+        return waits and bool(answer.error.reason == _DRAINING)
 
     def _refused(self, error: pb.EventError) -> ClientError:
         failure = Failure(

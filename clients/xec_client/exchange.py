@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2
 from xec.event import Event, Reconstruction
 from xec.wire.codec import reconstruction_from_proto
 from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_client.choice import Choice
 from xec_client.description import ModelDescription, description_from_proto
 from xec_client.errors import ProtocolDefect, Unavailable
 from xec_client.requests import Dead, batch_requests, event_request
@@ -57,6 +58,8 @@ class Send:
     method: Method
     request: bytes
     timeout: float
+    server: int = 0
+    """Which of the client's servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ Steps = Generator[Send | Pause, Any, Result]
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """The conversations with one server.
+    """The conversations with one server, or with several that answer alike.
 
     Args:
         settings: address, deadlines, limits, retries.
@@ -83,6 +86,10 @@ class Exchange:
     settings: Settings
     now: Callable[[], float] = field(default=time.monotonic)
     random: Callable[[], float] = field(default=random.random)
+    choice: Choice = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "choice", Choice(len(self.settings.addresses), self.now))
 
     def reconstruct(self, event: Event, dead: Dead, timeout: float | None) -> Steps[Reconstruction]:
         """Ask for one event."""
@@ -125,10 +132,12 @@ class Exchange:
     def _what_is_missing(self, timeout: float) -> Steps[str]:
         """Why the server cannot be asked yet; empty when it can."""
         request: bytes = health_pb2.HealthCheckRequest(service=SERVICE).SerializeToString()
+        server = self.choice.next()
         try:
-            answer = yield Send(HEALTH_CHECK, request, timeout)
+            answer = yield Send(HEALTH_CHECK, request, timeout, server)
         except grpc.RpcError as error:
             failure = failure_of(error)
+            self.choice.failed(server, failure)
             if failure.code not in _NOT_YET:
                 raise error_of(failure, Attempted(self.settings.server, 1, timeout)) from error
             return failure.details
@@ -141,10 +150,12 @@ class Exchange:
         deadline = self.now() + allowed
         remaining, attempt = allowed, 1
         while True:
+            server = self.choice.next()
             try:
-                answer = yield Send(method, request, remaining)
+                answer = yield Send(method, request, remaining, server)
             except grpc.RpcError as error:
                 failure = failure_of(error)
+                at_once = self.choice.failed(server, failure)
                 left = deadline - self.now()
                 wait = self.settings.retry.wait_before_next(failure, attempt, left, self.random)
                 if wait is None:
@@ -152,7 +163,7 @@ class Exchange:
                     raise error_of(failure, tried) from error
             else:
                 return answer
-            yield Pause(wait)
+            yield Pause(0.0 if at_once else wait)
             attempt += 1
             # A pause may last longer than asked for; gRPC takes 0 as a deadline that has passed.
             remaining = max(deadline - self.now(), 0.0)

@@ -36,6 +36,13 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
 )
 
 
+_OPTIONS_OF_SEVERAL: Final = tuple(
+    # One that comes back is found before the next one goes, see docs/operations.md.
+    (name, 1_000 if name == "grpc.max_reconnect_backoff_ms" else value)
+    for name, value in CHANNEL_OPTIONS
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How a client talks to its server, or to several that answer alike.
@@ -62,9 +69,14 @@ class Settings:
         require_timeout(self.timeout)
 
     @property
-    def has_others(self) -> bool:
-        """Whether what one server cannot do another one may."""
-        return len(addresses_of(self.server)) > 1
+    def addresses(self) -> tuple[str, ...]:
+        """Of each server."""
+        return addresses_of(self.server)
+
+    @property
+    def channel_options(self) -> tuple[tuple[str, int], ...]:
+        """Of the connection to each server."""
+        return CHANNEL_OPTIONS if len(self.addresses) == 1 else _OPTIONS_OF_SEVERAL
 
 
 def addresses_of(server: str) -> tuple[str, ...]:

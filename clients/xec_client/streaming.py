@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -116,12 +116,12 @@ class _Sender:
 
 
 def stream(
-    call_method: Callable[..., Any], conversation: Conversation, events: Iterable[Event]
+    call_methods: Sequence[Callable[..., Any]], conversation: Conversation, events: Iterable[Event]
 ) -> Iterator[Streamed]:
     """Send `events` and yield what became of each, as the answers come.
 
     Args:
-        call_method: of the channel.
+        call_methods: of the channel to each server.
         conversation: of this stream.
         events: taken in another thread, when there is room for one more.
     """
@@ -130,7 +130,7 @@ def stream(
     try:
         while wait is not None:
             time.sleep(wait)
-            call = call_method(sender.messages())
+            call = call_methods[conversation.next_server()](sender.messages())
             try:
                 for message in call:
                     streamed = sender.receive(message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Final
 
 import grpc
@@ -145,14 +145,14 @@ class _Ending:
 
 
 async def stream(
-    call_method: Callable[..., Any],
+    call_methods: Sequence[Callable[..., Any]],
     conversation: Conversation,
     events: Iterable[Event] | AsyncIterable[Event],
 ) -> AsyncIterator[Streamed]:
     """Send `events` and yield what became of each, as the answers come.
 
     Args:
-        call_method: of the channel.
+        call_methods: of the channel to each server.
         conversation: of this stream.
         events: taken when there is room for one more.
     """
@@ -161,7 +161,7 @@ async def stream(
     try:
         while wait is not None:
             await asyncio.sleep(wait)
-            call = call_method()
+            call = call_methods[conversation.next_server()]()
             ending = _Ending(call)
             sending = asyncio.create_task(sender.send(call))
             broken, wait = None, None
