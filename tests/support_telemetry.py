@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support_server import NOTHING_DEAD, SETTINGS, Code, Running, request, running
-from support_stream import opened
+from support_stream import opened, until
 from xec.conditions.dead_list import DeadList
 from xec.event import Event, EventBatch
 from xec.wire import codec
@@ -109,18 +109,19 @@ async def call_in_every_way(service: Running, batch: EventBatch) -> None:
 
 async def _call_late(service: Running, event: Event) -> None:
     """One event too late for its deadline after it was begun, one before, one taken back."""
+    counts = service.server.batcher.counts
     service.engine.hold()
-    begun = [service.stub.Reconstruct(request(event), timeout=0.3) for _ in range(2)]
-    while service.server.batcher.waiting or service.server.batcher.counts.accepted < 10:
-        await asyncio.sleep(0.005)
-    waits = service.stub.Reconstruct(request(event), timeout=0.3)
+    begun = [service.stub.Reconstruct(request(event), timeout=1) for _ in range(2)]
+    await until(lambda: counts.accepted == 10)
+    waits = service.stub.Reconstruct(request(event), timeout=1)
     taken_back = asyncio.ensure_future(service.stub.Reconstruct(request(event)))
+    await until(lambda: counts.accepted == 12)
     for call in (*begun, waits):
         assert await failing(call) is Code.DEADLINE_EXCEEDED
     taken_back.cancel()
+    await asyncio.sleep(0.1)  # that may take its time to be known
     service.engine.passes.release(10**6)
-    while service.server.batcher.waiting:
-        await asyncio.sleep(0.005)
+    await until(lambda: counts.computed == 10 and not service.server.batcher.waiting)
 
 
 async def _call_broken(service: Running, event: Event) -> None:
