@@ -228,6 +228,7 @@ def test_a_full_device_fails_no_call(stub_repository: Path, tmp_path: Path) -> N
         assert _lost(page) >= 5
 
 
+@pytest.mark.faults
 def test_a_pipe_that_nobody_reads_any_more_fails_no_call(
     stub_repository: Path, tmp_path: Path
 ) -> None:
@@ -241,12 +242,14 @@ def test_a_pipe_that_nobody_reads_any_more_fails_no_call(
         assert _lost(page) >= 5
 
 
+@pytest.mark.faults
 def test_a_closed_standard_error_fails_no_call(stub_repository: Path, tmp_path: Path) -> None:
     with serving(stub_repository, tmp_path, None) as (address, page):
         fail_and_answer(address)
         assert _lost(page) >= 5
 
 
+@pytest.mark.faults
 def test_a_full_disk_fails_no_call_and_lines_come_back(
     stub_repository: Path, tmp_path: Path
 ) -> None:
