@@ -14,7 +14,9 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -23,6 +25,7 @@ from support_stream import opened
 from support_telemetry import failing, spoiled
 from xec.wire import codec
 from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_client import AsyncClient, Client
 from xec_server.telemetry import tracing as tracing_module
 from xec_server.telemetry.settings import TelemetrySettings
 from xec_server.telemetry.tracing import Tracing
@@ -109,6 +112,32 @@ async def test_a_parent_that_makes_no_sense_is_none(
         await service.stub.Reconstruct(message, metadata=(("traceparent", parent),))
         (call,) = (await spans_of(service, exporter))["xec.v1.Reconstruction/Reconstruct"]
         assert call.parent is None
+
+
+async def test_our_clients_name_their_open_span(
+    stub_repository: Path, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("a program")
+    async with traced(stub_repository, monkeypatch) as (service, exporter):
+        batch = events(2)
+        async with AsyncClient(str(service.server.address)) as client:
+            await client.model()
+            with tracer.start_as_current_span("analysis") as span:
+                await client.reconstruct(next(iter(batch)))
+                assert len([one async for one in client.stream(batch)]) == 2
+        own = span.get_span_context().span_id
+
+        def block() -> None:
+            with Client(str(service.server.address)) as client, trace.use_span(span):
+                client.reconstruct_batch(batch)
+
+        await asyncio.to_thread(block)
+        found = await spans_of(service, exporter)
+        for method in ("Reconstruct", "ReconstructBatch", "ReconstructStream"):
+            (call,) = found[f"xec.v1.Reconstruction/{method}"]
+            assert call.parent.span_id == own
+        (model,) = found["xec.v1.Reconstruction/GetModel"]
+        assert model.parent is None  # nothing was open then
 
 
 class Receiver(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[misc]

@@ -26,6 +26,7 @@ from xec_client.requests import Dead
 from xec_client.retry import DEFAULT_RETRY, RetryPolicy
 from xec_client.settings import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Settings
 from xec_client.streaming_async import stream
+from xec_client.trace import traced
 
 
 class AsyncClient:
@@ -51,11 +52,11 @@ class AsyncClient:
         else:
             self._channel = grpc.aio.secure_channel(server, tls, CHANNEL_OPTIONS)
         self._calls = {
-            method: self._channel.unary_unary(method.path, None, method.decode)
+            method: traced(self._channel.unary_unary(method.path, None, method.decode))
             for method in METHODS
         }
         decode = pb.StreamResponse.FromString
-        self._stream = self._channel.stream_stream(STREAM_PATH, None, decode)
+        self._stream = traced(self._channel.stream_stream(STREAM_PATH, None, decode))
 
     async def __aenter__(self) -> Self:
         return self
