@@ -25,6 +25,7 @@ from xec_client.requests import Dead
 from xec_client.retry import DEFAULT_RETRY, RetryPolicy
 from xec_client.settings import DEFAULT_TIMEOUT, Settings
 from xec_client.streaming import stream
+from xec_client.trace import traced
 
 
 class Client:
@@ -68,12 +69,15 @@ class Client:
             for address in settings.addresses
         ]
         self._calls = [
-            {method: channel.unary_unary(method.path, None, method.decode) for method in METHODS}
+            {
+                method: traced(channel.unary_unary(method.path, None, method.decode))
+                for method in METHODS
+            }
             for channel in self._channels
         ]
         decode = pb.StreamResponse.FromString
         self._streams = [
-            channel.stream_stream(STREAM_PATH, None, decode) for channel in self._channels
+            traced(channel.stream_stream(STREAM_PATH, None, decode)) for channel in self._channels
         ]
 
     def __enter__(self) -> Self:

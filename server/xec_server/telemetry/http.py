@@ -57,6 +57,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _HttpServer(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 4 * MOST_CONNECTIONS
     block_on_close = False
     allow_reuse_address = True
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import threading
 import time
 from dataclasses import dataclass, field
@@ -15,9 +14,6 @@ LONGEST: Final = 4096
 """Characters of a message or a traceback."""
 FIELDS: Final = ("method", "code", "reason", "caller", "run", "event", "events", "seconds")
 """What a record may say of its call, in the order of its line."""
-
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\\\\]")
-"""What could end a line, move the cursor, or turn the direction of reading; and the escape."""
 
 
 class LogFormat(StrEnum):
@@ -64,10 +60,18 @@ class LineCounts:
 
 
 def escaped(text: str) -> str:
-    """The text on one line, whatever it holds."""
+    """The text on one line, whatever it holds.
+
+    What ends a line, moves the cursor or turns the direction of reading is escaped as in Python,
+    and so is the backslash.
+    """
     if len(text) > LONGEST:
         text = f"{text[:LONGEST]}... ({len(text)} characters)"
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return "".join(c if c.isprintable() and c != "\\" else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:

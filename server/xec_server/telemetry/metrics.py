@@ -56,8 +56,8 @@ class Metrics:
         self._misses = self._new(
             Counter,
             "xec_deadline_misses",
-            "Calls and events of streams too late for their deadline: before or after compute.",
-            ("stage",),
+            "Too late: events refused unread by the engine, calls cut off by their deadline.",
+            ("how",),
         )
         self._event_refusals = self._new(
             Counter,
@@ -72,8 +72,8 @@ class Metrics:
         self._recovered = self._new(
             Counter, "xec_recovered_sensors", "Dead sensors that were filled."
         )
-        for stage in ("before", "after"):
-            self._misses.labels(stage)
+        for how in ("refused", "cut_off"):
+            self._misses.labels(how)
         for flag in FLAGS:
             self._flags.labels(flag)
         self._lanes = {lane: self._queue_seconds.labels(lane.name.lower()) for lane in Priority}
@@ -112,17 +112,17 @@ class Metrics:
 
     def _count_miss(self, call: Call) -> None:
         if call.reason is Reason.DEADLINE_PASSED:
-            self._misses.labels("before").inc()
+            self._misses.labels("refused").inc()
         elif call.code is StatusCode.CANCELLED:
             remaining = call.context.time_remaining()
             if remaining is not None and remaining <= 0:
-                self._misses.labels("after").inc()
+                self._misses.labels("cut_off").inc()
 
     def _refused_event(self, call: Call, refusal: Refusal, run: int, event: int) -> None:
         del call, run, event
         self._event_refusals.labels(CODES[refusal.reason].name, refusal.reason).inc()
         if refusal.reason is Reason.DEADLINE_PASSED:
-            self._misses.labels("before").inc()
+            self._misses.labels("refused").inc()
 
     def answered(
         self,
