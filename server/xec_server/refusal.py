@@ -56,6 +56,10 @@ class Reason(StrEnum):
     ENGINE_FAILED = auto()
     ENGINE_AWAY = auto()
     ENGINE_BUSY = auto()
+    UNAUTHENTICATED = auto()
+    TOKEN_EXPIRED = auto()
+    TOKEN_IN_CLEAR = auto()
+    PERMISSION_DENIED = auto()
     DEFECT = auto()
 
 
@@ -83,6 +87,10 @@ CODES: Final = {
     Reason.ENGINE_FAILED: StatusCode.UNAVAILABLE,
     Reason.ENGINE_AWAY: StatusCode.UNAVAILABLE,
     Reason.ENGINE_BUSY: StatusCode.RESOURCE_EXHAUSTED,
+    Reason.UNAUTHENTICATED: StatusCode.UNAUTHENTICATED,
+    Reason.TOKEN_EXPIRED: StatusCode.UNAUTHENTICATED,
+    Reason.TOKEN_IN_CLEAR: StatusCode.UNAUTHENTICATED,
+    Reason.PERMISSION_DENIED: StatusCode.PERMISSION_DENIED,
     Reason.DEFECT: StatusCode.INTERNAL,
 }
 
