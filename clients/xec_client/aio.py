@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,7 +25,7 @@ from xec_client.description import ModelDescription
 from xec_client.exchange import METHODS, Exchange, Result, Send, Steps
 from xec_client.requests import Dead
 from xec_client.retry import DEFAULT_RETRY, RetryPolicy
-from xec_client.settings import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Settings
+from xec_client.settings import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Settings, Token, bearer
 from xec_client.streaming_async import stream
 
 
@@ -43,9 +44,11 @@ class AsyncClient:
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,
         tls: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
     ) -> None:
         """Prepare a channel; see `xec_client.Client`."""
         self._exchange = Exchange(Settings(server, timeout, retry))
+        self._bearer = bearer(server, token, tls is not None)
         if tls is None:
             self._channel = grpc.aio.insecure_channel(server, CHANNEL_OPTIONS)
         else:
@@ -106,7 +109,8 @@ class AsyncClient:
             ...     print(streamed.event, streamed.result().energy.mean)
         """
         options = StreamOptions(dead, window, lane, timeout)
-        return stream(self._stream, Conversation(self._exchange.settings, options), events)
+        call = partial(self._stream, metadata=self._bearer())
+        return stream(call, Conversation(self._exchange.settings, options), events)
 
     async def model(self, *, timeout: float | None = None) -> ModelDescription:
         """Which model answers."""
@@ -123,7 +127,10 @@ class AsyncClient:
                 try:
                     outcome: Any = None
                     if isinstance(step, Send):
-                        outcome = await self._calls[step.method](step.request, timeout=step.timeout)
+                        call = self._calls[step.method]
+                        outcome = await call(
+                            step.request, timeout=step.timeout, metadata=self._bearer()
+                        )
                     else:
                         await asyncio.sleep(step.seconds)
                 except grpc.RpcError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,7 +24,7 @@ from xec_client.description import ModelDescription
 from xec_client.exchange import METHODS, Exchange, Result, Send, Steps
 from xec_client.requests import Dead
 from xec_client.retry import DEFAULT_RETRY, RetryPolicy
-from xec_client.settings import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Settings
+from xec_client.settings import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Settings, Token, bearer
 from xec_client.streaming import stream
 
 
@@ -46,6 +47,7 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,
         tls: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
     ) -> None:
         """Prepare a channel; the connection is made by the first call.
 
@@ -54,11 +56,14 @@ class Client:
             timeout: seconds for one request, its retries included.
             retry: when a failed call is tried again.
             tls: of `grpc.ssl_channel_credentials`; None sends in clear.
+            token: bearer token, or what gives it for each call (`xec_client.access`).
 
         Raises:
-            UsageError: the address is empty or the timeout is not positive.
+            UsageError: the address is empty, the timeout is not positive, or the token would be
+                sent in clear to another machine.
         """
         self._exchange = Exchange(Settings(server, timeout, retry))
+        self._bearer = bearer(server, token, tls is not None)
         if tls is None:
             self._channel = grpc.insecure_channel(server, CHANNEL_OPTIONS)
         else:
@@ -143,7 +148,8 @@ class Client:
             ...     print(streamed.event, streamed.result().energy.mean)
         """
         options = StreamOptions(dead, window, lane, timeout)
-        return stream(self._stream, Conversation(self._exchange.settings, options), events)
+        call = partial(self._stream, metadata=self._bearer())
+        return stream(call, Conversation(self._exchange.settings, options), events)
 
     def model(self, *, timeout: float | None = None) -> ModelDescription:
         """Which model answers."""
@@ -164,7 +170,8 @@ class Client:
                 try:
                     outcome: Any = None
                     if isinstance(step, Send):
-                        outcome = self._calls[step.method](step.request, timeout=step.timeout)
+                        call = self._calls[step.method]
+                        outcome = call(step.request, timeout=step.timeout, metadata=self._bearer())
                     else:
                         time.sleep(step.seconds)
                 except grpc.RpcError as error:

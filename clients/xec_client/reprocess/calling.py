@@ -12,6 +12,7 @@ from rich.console import Console
 
 from xec.conditions.dead_list import DeadList
 from xec.errors import UsageError
+from xec_client.access import Access
 from xec_client.places import Embedded, Remote
 from xec_client.progress import event_progress
 from xec_client.reprocess.cluster_address import ClusterAddress, ClusterKind, parse_cluster
@@ -35,6 +36,7 @@ class Calling:
     out: Path
     model: Path
     server: str | None
+    access: Access
     dead: DeadList | None
     suffix: str
     part_events: int
@@ -85,7 +87,9 @@ def call(options: Calling) -> None:
 
 def _place(options: Calling, address: ClusterAddress | None) -> AnyPlace:
     if options.server is not None:
-        return Remote(options.server, options.timeout)
+        return Remote(options.server, options.timeout, options.access.absolute())
+    if options.access:
+        raise UsageError("--server-ca, --client-cert and --token-file belong to --server.")
     # Workers on other machines look for the model under the same path.
     repository = options.model if address is None else options.model.absolute()
     return Embedded(repository, _cores(options.cores, address))
