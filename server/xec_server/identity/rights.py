@@ -33,7 +33,6 @@ METHODS: Final = {
     "/xec.v1.Admin/Drain": Right.ADMIN,
     "/xec.v1.Admin/GetStatus": Right.ADMIN,
     "/grpc.health.v1.Health/Check": Right.HEALTH,
-    "/grpc.health.v1.Health/List": Right.HEALTH,
     "/grpc.health.v1.Health/Watch": Right.HEALTH,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Right.REFLECTION,
 }
