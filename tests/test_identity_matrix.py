@@ -239,9 +239,7 @@ def test_rights_of_a_certificate(
     assert found == unless_public(methods, expected)
 
 
-def test_a_token_decides_where_there_is_a_certificate_too(
-    mutual: Place, methods: set[str]
-) -> None:
+def test_a_token_decides_where_there_is_a_certificate_too(mutual: Place, methods: set[str]) -> None:
     stranger = issue("stranger", mutual.house.authority)
     found = called(mutual.channel(pair=stranger), methods, mutual.only.get)
     assert found == all_of(methods, "passed")
