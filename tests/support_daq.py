@@ -49,8 +49,13 @@ cli.main()
 """
 
 
-def xec(*arguments: object, first: str = "", **variables: str) -> subprocess.Popen[str]:
-    """A subcommand as a process, which runs the Python text `first` before."""
+def xec(
+    *arguments: object, first: str = "", output: Any = subprocess.PIPE, **variables: str
+) -> subprocess.Popen[str]:
+    """A subcommand as a process, which runs the Python text `first` before.
+
+    `output` takes what it prints; `variables` are those of its environment beyond ours.
+    """
     environment = {
         **os.environ,
         "PYTHONUNBUFFERED": "1",
@@ -60,8 +65,8 @@ def xec(*arguments: object, first: str = "", **variables: str) -> subprocess.Pop
     }
     return subprocess.Popen(
         [sys.executable, "-c", first + _SHIM, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
         text=True,
         env=environment,
     )
