@@ -149,7 +149,9 @@ def serving(
 
 
 @contextmanager
-def real_server(repository: Path, own: DeadList | None = None) -> Iterator[str]:
+def real_server(
+    repository: Path, own: DeadList | None = None, identity: Any = None
+) -> Iterator[str]:
     """The address of `xec_server` on a model, in a thread of its own."""
     from xec.engines.onnx import OnnxEngine, OnnxSettings
     from xec_server.app import Server
@@ -164,7 +166,8 @@ def real_server(repository: Path, own: DeadList | None = None) -> Iterator[str]:
 
     async def started() -> Server:
         engine = OnnxEngine(repository, OnnxSettings(sessions=2))
-        server = Server(engine, own, ServerSettings(Address("127.0.0.1", 0)))
+        known = {} if identity is None else {"identity": identity}
+        server = Server(engine, own, ServerSettings(Address("127.0.0.1", 0), **known))
         await server.start()
         return server
 

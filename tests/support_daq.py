@@ -35,28 +35,38 @@ from xec_client.daq.spool.ids import EventId
 
 GEOMETRY = STUB_METADATA["geometry_hash"]
 
-# The two commands alone: a process is started and killed often.
+# These commands alone: a process is started and killed often.
 _SHIM = """
 from importlib.metadata import EntryPoint
 from xec import cli
-PLACES = {"daq": "xec_client.daq.command:COMMAND", "serve": "xec_server.command:COMMAND"}
+PLACES = {
+    "daq": "xec_client.daq.command:COMMAND",
+    "reconstruct": "xec_client.command:COMMAND",
+    "serve": "xec_server.command:COMMAND",
+}
 cli.entry_points = lambda **_: [EntryPoint(n, p, cli.GROUP) for n, p in PLACES.items()]
 cli.main()
 """
 
 
-def xec(*arguments: object, first: str = "") -> subprocess.Popen[str]:
-    """A subcommand as a process, which runs the Python text `first` before."""
+def xec(
+    *arguments: object, first: str = "", output: Any = subprocess.PIPE, **variables: str
+) -> subprocess.Popen[str]:
+    """A subcommand as a process, which runs the Python text `first` before.
+
+    `output` takes what it prints; `variables` are those of its environment beyond ours.
+    """
     environment = {
         **os.environ,
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "OMP_NUM_THREADS": "1",
+        **variables,
     }
     return subprocess.Popen(
         [sys.executable, "-c", first + _SHIM, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
         text=True,
         env=environment,
     )

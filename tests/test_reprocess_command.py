@@ -293,7 +293,7 @@ def test_what_a_server_refuses_is_the_runs_fault_or_ends_all(
         assert call(*paths, "--out", out, "--server", address).code == 0
     assert "on purpose" in outcome.error
     if ends_all:
-        assert outcome.code == 7
+        assert outcome.code == 11
         assert found == {"run1.root": "busy"}
     else:
         assert outcome.code == 10

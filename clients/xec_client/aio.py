@@ -12,21 +12,20 @@ import grpc.aio
 
 from xec.engines.priority import Priority
 from xec.event import Event, EventBatch, Reconstruction
-from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_client.bearer import Token
+from xec_client.connections import Connections
 from xec_client.conversation import (
     DEFAULT_WINDOW,
-    STREAM_PATH,
     Conversation,
     Streamed,
     StreamOptions,
 )
 from xec_client.description import ModelDescription
-from xec_client.exchange import METHODS, Exchange, Result, Send, Steps
+from xec_client.exchange import Exchange, Result, Send, Steps
 from xec_client.requests import Dead
 from xec_client.retry import DEFAULT_RETRY, RetryPolicy
 from xec_client.settings import DEFAULT_TIMEOUT, Settings
 from xec_client.streaming_async import stream
-from xec_client.trace import traced
 
 
 class AsyncClient:
@@ -44,27 +43,11 @@ class AsyncClient:
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,
         tls: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
     ) -> None:
         """Prepare the connections; see `xec_client.Client`."""
         self._exchange = Exchange(Settings(server, timeout, retry))
-        settings = self._exchange.settings
-        self._channels = [
-            grpc.aio.insecure_channel(address, settings.channel_options)
-            if tls is None
-            else grpc.aio.secure_channel(address, tls, settings.channel_options)
-            for address in settings.addresses
-        ]
-        self._calls = [
-            {
-                method: traced(channel.unary_unary(method.path, None, method.decode))
-                for method in METHODS
-            }
-            for channel in self._channels
-        ]
-        decode = pb.StreamResponse.FromString
-        self._streams = [
-            traced(channel.stream_stream(STREAM_PATH, None, decode)) for channel in self._channels
-        ]
+        self._connections = Connections(self._exchange.settings, tls, token, grpc.aio)
 
     async def __aenter__(self) -> Self:
         return self
@@ -79,7 +62,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections; calls that still run are cancelled."""
-        for channel in self._channels:
+        for channel in self._connections.channels:
             await channel.close(None)
 
     async def reconstruct(
@@ -117,7 +100,7 @@ class AsyncClient:
         """
         options = StreamOptions(dead, window, lane, timeout)
         conversation = Conversation(self._exchange.settings, options, self._exchange.choice)
-        return stream(self._streams, conversation, events)
+        return stream(self._connections.streams, conversation, events)
 
     async def model(self, *, timeout: float | None = None) -> ModelDescription:
         """Which model answers."""
@@ -134,8 +117,7 @@ class AsyncClient:
                 try:
                     outcome: Any = None
                     if isinstance(step, Send):
-                        call = self._calls[step.server][step.method]
-                        outcome = await call(step.request, timeout=step.timeout)
+                        outcome = await self._connections.send(step)
                     else:
                         await asyncio.sleep(step.seconds)
                 except grpc.RpcError as error:

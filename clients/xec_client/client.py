@@ -11,21 +11,20 @@ import grpc
 
 from xec.engines.priority import Priority
 from xec.event import Event, EventBatch, Reconstruction
-from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_client.bearer import Token
+from xec_client.connections import Connections
 from xec_client.conversation import (
     DEFAULT_WINDOW,
-    STREAM_PATH,
     Conversation,
     Streamed,
     StreamOptions,
 )
 from xec_client.description import ModelDescription
-from xec_client.exchange import METHODS, Exchange, Result, Send, Steps
+from xec_client.exchange import Exchange, Result, Send, Steps
 from xec_client.requests import Dead
 from xec_client.retry import DEFAULT_RETRY, RetryPolicy
 from xec_client.settings import DEFAULT_TIMEOUT, Settings
 from xec_client.streaming import stream
-from xec_client.trace import traced
 
 
 class Client:
@@ -47,6 +46,7 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,
         tls: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
     ) -> None:
         """Prepare the connections, which are made by the first call.
 
@@ -56,29 +56,14 @@ class Client:
             timeout: seconds for one request, its retries included.
             retry: when a failed call is tried again.
             tls: of `grpc.ssl_channel_credentials`; None sends in clear.
+            token: bearer token, or what gives it for each call (`xec_client.access`).
 
         Raises:
-            UsageError: the address is empty or the timeout is not positive.
+            UsageError: the address is empty, the timeout is not positive, or the token would be
+                sent in clear to another machine.
         """
         self._exchange = Exchange(Settings(server, timeout, retry))
-        settings = self._exchange.settings
-        self._channels = [
-            grpc.insecure_channel(address, settings.channel_options)
-            if tls is None
-            else grpc.secure_channel(address, tls, settings.channel_options)
-            for address in settings.addresses
-        ]
-        self._calls = [
-            {
-                method: traced(channel.unary_unary(method.path, None, method.decode))
-                for method in METHODS
-            }
-            for channel in self._channels
-        ]
-        decode = pb.StreamResponse.FromString
-        self._streams = [
-            traced(channel.stream_stream(STREAM_PATH, None, decode)) for channel in self._channels
-        ]
+        self._connections = Connections(self._exchange.settings, tls, token, grpc)
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +78,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections; calls that still run are cancelled."""
-        for channel in self._channels:
+        for channel in self._connections.channels:
             channel.close()
 
     def reconstruct(
@@ -156,7 +141,7 @@ class Client:
         """
         options = StreamOptions(dead, window, lane, timeout)
         conversation = Conversation(self._exchange.settings, options, self._exchange.choice)
-        return stream(self._streams, conversation, events)
+        return stream(self._connections.streams, conversation, events)
 
     def model(self, *, timeout: float | None = None) -> ModelDescription:
         """Which model answers."""
@@ -177,8 +162,7 @@ class Client:
                 try:
                     outcome: Any = None
                     if isinstance(step, Send):
-                        call = self._calls[step.server][step.method]
-                        outcome = call(step.request, timeout=step.timeout)
+                        outcome = self._connections.send(step)
                     else:
                         time.sleep(step.seconds)
                 except grpc.RpcError as error:

@@ -11,6 +11,7 @@ from xec.cli import Command
 from xec.conditions.dead_list import read_dead_list
 from xec.conditions.intervals import Tag
 from xec.errors import UsageError
+from xec_client.access_options import ClientCert, ClientKey, ServerCa, TokenFile
 
 MAX_BATCH: Final = 256  # what a server takes at most, xec.wire.limits
 
@@ -61,6 +62,10 @@ def reconstruct(
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds for each batch, retries included (--server).")
     ] = 60.0,
+    server_ca: ServerCa = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
+    token_file: TokenFile = None,
     show: Annotated[
         int, typer.Option(min=0, metavar="N", help="Print the first N events as tables.")
     ] = 0,
@@ -72,11 +77,15 @@ def reconstruct(
     """
     if local == (server is not None):
         raise UsageError("Say where to reconstruct: either --local or --server HOST:PORT.")
+    from xec_client.access import Access  # noqa: PLC0415
     from xec_client.by_run import lists_by_run  # noqa: PLC0415
     from xec_client.file_run import Job, Report, reconstruct_file  # noqa: PLC0415
     from xec_client.places import Embedded, Remote  # noqa: PLC0415
 
-    place = Embedded(model) if server is None else Remote(server, timeout)
+    access = Access(server_ca, client_cert, client_key, token_file)
+    if local and access:
+        raise UsageError("--server-ca, --client-cert and --token-file belong to --server.")
+    place = Embedded(model) if server is None else Remote(server, timeout, access)
     given = None if dead_list is None else read_dead_list(dead_list)
     with lists_by_run(conditions, tag, given, server) as lists:
         job = Job(source, out, lists if given is None else given, batch_size, in_flight)

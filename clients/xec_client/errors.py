@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from xec.errors import ConditionsError, InvalidEvent, ServiceError, Violation
+from xec.errors import AccessError, ConditionsError, InvalidEvent, ServiceError, Violation
 
 
 class Unanswered(NamedTuple):
@@ -128,7 +128,7 @@ class PreconditionFailed(RequestRefused):
     exit_code = ConditionsError.exit_code
 
 
-class AccessDenied(RequestRefused):
+class AccessDenied(RequestRefused, AccessError):
     """The server does not know who asks, or does not permit it."""
 
 

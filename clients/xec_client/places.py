@@ -16,6 +16,7 @@ from xec.engines.base import Engine, provenance_of, tensors_of
 from xec.errors import UsageError
 from xec.event import EventBatch, Reconstruction
 from xec.lineage import Provenance
+from xec_client.access import NO_ACCESS, Access
 from xec_client.client import Client
 from xec_client.description import ModelDescription
 from xec_client.errors import PreconditionFailed
@@ -132,13 +133,27 @@ class Remote:
     Args:
         server: address, ``host:port``.
         timeout: seconds for each batch, its retries included.
+        access: what it takes to be let in.
     """
 
     server: str
     timeout: float
+    access: Access = NO_ACCESS
 
     def __str__(self) -> str:
         return f"by the server at {self.server}"
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """Connect, and wait until the server serves.
+
+        Raises:
+            ClientError: the server is not there, or not ready.
+            XecError: as `Access.client`.
+        """
+        with self.access.client(self.server, timeout=self.timeout) as client:
+            client.wait_ready(min(self.timeout, READY_SECONDS))
+            yield client
 
     @contextmanager
     def open(self) -> Iterator[Backend]:
@@ -147,8 +162,7 @@ class Remote:
         Raises:
             ClientError: the server is not there, not ready, or speaks another contract.
         """
-        with Client(self.server, timeout=self.timeout) as client:
-            client.wait_ready(min(self.timeout, READY_SECONDS))
+        with self.client() as client:
             model = client.model()
             _refuse_other_contract(model, self.server)
 

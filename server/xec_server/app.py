@@ -121,7 +121,7 @@ class Server:
     def _guard(self) -> Guard:
         """What every call passes, from the outside in."""
         watchers: tuple[Gate, ...] = self.telemetry.watchers
-        gates: tuple[Gate, ...] = ()
+        gates: tuple[Gate, ...] = (self._settings.identity.gate,)
         return Guard(gates, watchers)
 
     @property
@@ -222,8 +222,14 @@ class Server:
             self._ready.set_result(None)
 
     def _bind(self, wanted: Address) -> Address:
+        credentials = self._settings.identity.credentials
+        if self._settings.is_exposed:
+            log.warning("%s is open to other machines, and nothing is encrypted", wanted)
         try:
-            port = self._grpc.add_insecure_port(str(wanted))
+            if credentials is None:
+                port = self._grpc.add_insecure_port(str(wanted))
+            else:
+                port = self._grpc.add_secure_port(str(wanted), credentials)
         except RuntimeError as error:
             raise ServiceError(
                 f"Nothing can listen on {wanted}: is the port in use, or the host of another "

@@ -65,6 +65,20 @@ def serve(
     insecure_listen: Annotated[
         bool, Option("--insecure-listen", help="Listen beyond this machine, unencrypted.")
     ] = False,
+    tls_cert: Annotated[
+        Path | None, Option(metavar="PEM", help="Certificate of the server; then TLS is required.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, Option(metavar="PEM", help="Its key, readable by nobody else.")
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        Option(metavar="PEM", help="Who signs client certificates, which are required then."),
+    ] = None,
+    tokens: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="Who may call, made by xec tokens; nobody else may then."),
+    ] = None,
     dead_list: Annotated[
         Path | None, Option(help="Dead channels of requests that carry none: one id per line.")
     ] = None,
@@ -144,6 +158,7 @@ def serve(
     from xec_server.app import serve as run  # noqa: PLC0415
     from xec_server.engines import EngineChoice  # noqa: PLC0415
     from xec_server.forwarder import ForwardPolicy  # noqa: PLC0415
+    from xec_server.identity.identity import open_identity  # noqa: PLC0415
     from xec_server.settings import Address, ServerSettings, batching_for  # noqa: PLC0415
     from xec_server.telemetry.log_writer import logging_to  # noqa: PLC0415
     from xec_server.telemetry.settings import telemetry_settings  # noqa: PLC0415
@@ -159,6 +174,7 @@ def serve(
     settings = ServerSettings(
         address=Address.parse(listen),
         insecure_listen=insecure_listen,
+        identity=open_identity(tls_cert, tls_key, tls_client_ca, tokens),
         batching=batching_for(engine_settings, batch_delay_ms / 1000, queue),
         forwarding=ForwardPolicy(queue=queue, calls=calls),
         grace=grace,

@@ -58,6 +58,10 @@ class Reason(StrEnum):
     ENGINE_BUSY = auto()
     RELOAD_REFUSED = auto()
     INVALID_GRACE = auto()
+    UNAUTHENTICATED = auto()
+    TOKEN_EXPIRED = auto()
+    TOKEN_IN_CLEAR = auto()
+    PERMISSION_DENIED = auto()
     DEFECT = auto()
 
 
@@ -87,6 +91,10 @@ CODES: Final = {
     Reason.ENGINE_BUSY: StatusCode.RESOURCE_EXHAUSTED,
     Reason.RELOAD_REFUSED: StatusCode.FAILED_PRECONDITION,
     Reason.INVALID_GRACE: StatusCode.INVALID_ARGUMENT,
+    Reason.UNAUTHENTICATED: StatusCode.UNAUTHENTICATED,
+    Reason.TOKEN_EXPIRED: StatusCode.UNAUTHENTICATED,
+    Reason.TOKEN_IN_CLEAR: StatusCode.UNAUTHENTICATED,
+    Reason.PERMISSION_DENIED: StatusCode.PERMISSION_DENIED,
     Reason.DEFECT: StatusCode.INTERNAL,
 }
 

@@ -12,6 +12,7 @@ from xec.errors import UsageError
 from xec.wire.limits import MAX_EVENTS_PER_BATCH
 from xec_server.batcher import BatchPolicy
 from xec_server.forwarder import ForwardPolicy
+from xec_server.identity.identity import Identity
 from xec_server.streams import StreamPolicy
 from xec_server.telemetry.settings import TelemetrySettings
 
@@ -56,6 +57,7 @@ class ServerSettings:
     Args:
         address: where to listen.
         insecure_listen: allow an address beyond loopback although nothing is encrypted.
+        identity: TLS, and how callers are known.
         batching: how events wait for the embedded engine.
         forwarding: how they go on to Triton, where that is the engine.
         streams: how many streaming calls there may be.
@@ -69,6 +71,7 @@ class ServerSettings:
 
     address: Address = field(default_factory=Address)
     insecure_listen: bool = False
+    identity: Identity = field(default_factory=Identity)
     batching: BatchPolicy = field(default_factory=BatchPolicy)
     forwarding: ForwardPolicy = field(default_factory=ForwardPolicy)
     streams: StreamPolicy = field(default_factory=StreamPolicy)
@@ -79,10 +82,10 @@ class ServerSettings:
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
 
     def __post_init__(self) -> None:
-        if not (self.address.is_loopback or self.insecure_listen):
+        if self.is_exposed and not self.insecure_listen:
             raise UsageError(
-                f"{self.address} is reachable from other machines and nothing is encrypted: "
-                "listen on 127.0.0.1, or say --insecure-listen."
+                f"{self.address} is reachable from other machines and nothing is encrypted: give "
+                "--tls-cert and --tls-key, listen on 127.0.0.1, or say --insecure-listen."
             )
         if self.admin is not None and not self.admin.is_loopback:
             raise UsageError(
@@ -95,6 +98,11 @@ class ServerSettings:
                 f"A queue of {queue} events cannot take one full batch: "
                 f"allow at least {MAX_EVENTS_PER_BATCH}."
             )
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether what goes to and from other machines can be read on the way."""
+        return not self.address.is_loopback and self.identity.credentials is None
 
 
 def batching_for(engine: OnnxSettings, delay: float, queue: int) -> BatchPolicy:

@@ -15,6 +15,7 @@
     │   ├── EngineBusy               one whose queue is full
     │   └── EngineTooLate            one that did not answer in the time that the call had
     ├── ServiceError        exit 7   a server that cannot listen or cannot be reached
+    │   └── AccessError     exit 11  a server that does not know who asks, or does not permit it
     ├── DivergedError       exit 8   a training whose loss is no number any more
     ├── OutOfMemoryError    exit 9   a training that does not fit into memory
     └── IncompleteError     exit 10  some of many runs failed; the others are done
@@ -131,6 +132,12 @@ class ServiceError(XecError):
     """A server that cannot listen, or cannot be reached."""
 
     exit_code = 7
+
+
+class AccessError(ServiceError):
+    """A server that does not know who asks, or does not permit it."""
+
+    exit_code = 11
 
 
 class DivergedError(XecError):

@@ -11,6 +11,7 @@ import typer
 
 from xec.cli import Command
 from xec.errors import UsageError
+from xec_client.access_options import ClientCert, ClientKey, ServerCa, TokenFile
 
 if TYPE_CHECKING:
     from xec.io.midas.readings import BankName, ReadingBanks
@@ -119,6 +120,10 @@ def daq(
     ] = None,
     batch_size: Annotated[int, Option(min=1, max=MAX_BATCH, help="Events in a request.")] = 16,
     timeout: Annotated[float, Option(min=0.1, help="Seconds for a request.")] = 10.0,
+    server_ca: ServerCa = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
+    token_file: TokenFile = None,
     part_events: Annotated[int, Option(min=1, help="Events that end a part.")] = 10_000,
     part_seconds: Annotated[float, Option(min=0.1, help="Age that ends a part.")] = 60.0,
     spool_gib: Annotated[float, Option(min=0.25, help="The spool's largest size, GiB.")] = 20.0,
@@ -149,6 +154,7 @@ def daq(
     )
     # Heavy modules only now: this file is loaded for every `xec` command.
     from xec.conditions.dead_list import read_dead_list  # noqa: PLC0415
+    from xec_client.access import Access  # noqa: PLC0415
     from xec_client.daq.forwarder import ForwardSettings  # noqa: PLC0415
     from xec_client.daq.session import Manner, Places, run_daq  # noqa: PLC0415
     from xec_client.daq.sink import SinkSettings  # noqa: PLC0415
@@ -171,7 +177,8 @@ def daq(
         if not quiet:
             typer.echo(f"xec daq: {line}")
 
-    run_daq(source, Places(server, spool, out, metrics_file), manner, tell)
+    access = Access(server_ca, client_cert, client_key, token_file)
+    run_daq(source, Places(server, spool, out, metrics_file, access), manner, tell)
 
 
 COMMAND = Command(run=daq, needs=("grpc", "lz4", "uproot", "pyarrow", "google_crc32c"), extra="daq")

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Final
 
 from xec.errors import FileError, ServiceError, XecError
-from xec_client.client import Client
+from xec_client.access import NO_ACCESS, Access
 from xec_client.daq.forwarder import Forwarder, ForwardSettings
 from xec_client.daq.intake import Intake
 from xec_client.daq.sink import PartSink, SinkSettings
@@ -38,6 +38,7 @@ class Places:
         spool: folder of the spool.
         out: folder of the parts.
         metrics: file for Prometheus, or None.
+        access: what it takes to be let in by the server.
 
     Raises:
         FileError: the folder of the metrics is missing.
@@ -47,6 +48,7 @@ class Places:
     spool: Path
     out: Path
     metrics: Path | None = None
+    access: Access = NO_ACCESS
 
     def __post_init__(self) -> None:
         if self.metrics is not None and not self.metrics.parent.is_dir():
@@ -119,7 +121,8 @@ class Session:
             stack.callback(self.spool.close)
             self.sink = PartSink(places.out, manner.sink, self.spool.acknowledge)
             stack.callback(self.sink.close)
-            client = Client(places.server, timeout=manner.forward.timeout, retry=NO_RETRY)
+            timeout = manner.forward.timeout
+            client = places.access.client(places.server, timeout=timeout, retry=NO_RETRY)
             stack.callback(client.close)
             self._source = source
             self.forwarder = Forwarder(

@@ -13,6 +13,7 @@ from rich.console import Console
 from xec.conditions.dead_list import DeadList
 from xec.conditions.intervals import Tag
 from xec.errors import UsageError
+from xec_client.access import Access
 from xec_client.by_run import lists_by_run
 from xec_client.places import Embedded, Remote
 from xec_client.progress import event_progress
@@ -40,6 +41,7 @@ class Calling:
     out: Path
     model: Path
     server: str | None
+    access: Access
     dead: DeadList | None
     conditions: str | None
     tag: Tag | None
@@ -99,7 +101,9 @@ def _job(options: Calling, address: ClusterAddress | None, lists: Snapshot | Non
 
 def _place(options: Calling, address: ClusterAddress | None) -> AnyPlace:
     if options.server is not None:
-        return Remote(options.server, options.timeout)
+        return Remote(options.server, options.timeout, options.access.absolute())
+    if options.access:
+        raise UsageError("--server-ca, --client-cert and --token-file belong to --server.")
     # Workers on other machines look for the model under the same path.
     repository = options.model if address is None else options.model.absolute()
     return Embedded(repository, _cores(options.cores, address))

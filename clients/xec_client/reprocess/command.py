@@ -15,6 +15,7 @@ from xec.cli import Command
 from xec.conditions.dead_list import read_dead_list
 from xec.conditions.intervals import Tag
 from xec.errors import IncompleteError, UsageError
+from xec_client.access_options import ClientCert, ClientKey, ServerCa, TokenFile
 
 MAX_BATCH: Final = 256  # what a server takes at most, xec.wire.limits
 PIPED_WIDTH: Final = 160
@@ -73,6 +74,10 @@ def run(
     server: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Reconstruct by this server.")
     ] = None,
+    server_ca: ServerCa = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
+    token_file: TokenFile = None,
     dead_list: Annotated[
         Path | None,
         typer.Option(
@@ -131,6 +136,7 @@ def run(
 
     Example: xec reprocess runs/*.root 2026.list --out results --cluster local:2
     """
+    from xec_client.access import Access  # noqa: PLC0415
     from xec_client.reprocess.calling import Calling, call  # noqa: PLC0415
     from xec_client.reprocess.sources import Identity  # noqa: PLC0415
 
@@ -140,6 +146,7 @@ def run(
             out=out,
             model=model,
             server=server,
+            access=Access(server_ca, client_cert, client_key, token_file),
             dead=None if dead_list is None else read_dead_list(dead_list),
             conditions=conditions,
             tag=tag,

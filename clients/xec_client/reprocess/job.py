@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from xec.conditions.dead_list import DeadList
 from xec.engines.repository import read_model
 from xec.lineage import Provenance
-from xec_client.client import Client
-from xec_client.places import READY_SECONDS, Embedded
+from xec_client.places import Embedded
 from xec_client.reprocess.aside import sweep
 from xec_client.reprocess.by_run import with_lists
 from xec_client.reprocess.course import Course, Executor
@@ -100,8 +99,7 @@ def _told(place: AnyPlace) -> Provenance:
     """Which model will answer, by which engine, with which list of its own."""
     if isinstance(place, Embedded):
         return Provenance("", "", read_model(place.repository).sha256, "", engine="onnx")
-    with Client(place.server, timeout=place.timeout) as client:
-        client.wait_ready(min(place.timeout, READY_SECONDS))
+    with place.client() as client:
         told = client.model().provenance
     return Provenance(
         "", "", told.model_sha256, "", told.dead_list_id, engine=f"server {told.engine}".strip()
