@@ -17,7 +17,7 @@ from xec.conditions.dead_list import DeadList
 from xec.engines.base import Engine, ModelInfo
 from xec.errors import FileError, ServiceError
 from xec.io.output import replacing
-from xec.wire.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
+from xec.wire.limits import MAX_METADATA_BYTES, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1 import reconstruction_pb2_grpc as pb_grpc
 from xec_server.admission import Admission
@@ -27,6 +27,7 @@ from xec_server.conditions import DeadLists
 from xec_server.forwarder import Forwarder
 from xec_server.gateway import Gateway
 from xec_server.guard import Guard
+from xec_server.limits import CallCount
 from xec_server.run_lists import RunLists
 from xec_server.service import ReconstructionService
 from xec_server.settings import Address, ServerSettings
@@ -50,7 +51,9 @@ GRPC_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.so_reuseport", 0),  # two servers on one port would share its calls unnoticed
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
-    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    # Between the two limits gRPC refuses by chance.
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.max_concurrent_streams", 100),
     # With it, streams that the client has ended but the server not yet tidied up count against
     # the limit, and a client that keeps to it sees UNAVAILABLE in a burst of more than 100 calls.
@@ -90,7 +93,12 @@ class Server:
         admission = Admission(engine.model, self._lists)
         self.streams = Streams(admission, self._queue, settings.streams)
         service = ReconstructionService(admission, self._queue, self.streams)
-        self._grpc = grpc.aio.server(interceptors=(self._guard(),), options=GRPC_OPTIONS)
+        self.calls = CallCount(settings.limits)
+        options = (
+            *GRPC_OPTIONS,
+            ("grpc.max_allowed_incoming_connections", settings.limits.connections),
+        )
+        self._grpc = grpc.aio.server(interceptors=(self._guard(),), options=options)
         pb_grpc.add_ReconstructionServicer_to_server(service, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -103,8 +111,8 @@ class Server:
     def _guard(self) -> Guard:
         """What every call passes, from the outside in."""
         watchers: tuple[Gate, ...] = ()
-        gates: tuple[Gate, ...] = ()
-        return Guard(gates, watchers)
+        gates: tuple[Gate, ...] = (self.calls,)
+        return Guard(gates, watchers, self._settings.limits)
 
     @property
     def model(self) -> ModelInfo:

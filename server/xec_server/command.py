@@ -117,6 +117,13 @@ def serve(
         float, Option(help="Wait for others while an engine call could start.", min=0)
     ] = 0.0,
     queue: Annotated[int, Option(help="Events that may wait in each lane.", min=1)] = 1024,
+    client_calls: Annotated[
+        int, Option(help="Calls of one client in progress, streams aside.", min=1)
+    ] = 128,
+    max_calls: Annotated[
+        int, Option(help="Calls in progress in all, streams aside.", min=1)
+    ] = 1024,
+    connections: Annotated[int, Option(help="Connections at a time.", min=1)] = 512,
     sessions: Annotated[int, Option(help="Engine calls at a time; 0: cores / threads.", min=0)] = 0,
     threads: Annotated[int, Option(help="Threads in one engine call.", min=1)] = 1,
     grace: Annotated[float, Option(help="Seconds to finish calls at the end.", min=0)] = 10.0,
@@ -139,6 +146,7 @@ def serve(
     from xec_server.app import serve as run  # noqa: PLC0415
     from xec_server.engines import EngineChoice  # noqa: PLC0415
     from xec_server.forwarder import ForwardPolicy  # noqa: PLC0415
+    from xec_server.limits import CallLimits  # noqa: PLC0415
     from xec_server.settings import Address, ServerSettings, batching_for  # noqa: PLC0415
 
     logging.basicConfig(
@@ -157,6 +165,7 @@ def serve(
         insecure_listen=insecure_listen,
         batching=batching_for(engine_settings, batch_delay_ms / 1000, queue),
         forwarding=ForwardPolicy(queue=queue, calls=calls),
+        limits=CallLimits(connections=connections, calls=max_calls, per_client=client_calls),
         grace=grace,
         ready_file=ready_file,
     )

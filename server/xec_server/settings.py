@@ -12,6 +12,7 @@ from xec.errors import UsageError
 from xec.wire.limits import MAX_EVENTS_PER_BATCH
 from xec_server.batcher import BatchPolicy
 from xec_server.forwarder import ForwardPolicy
+from xec_server.limits import CallLimits
 from xec_server.streams import StreamPolicy
 
 _MAX_PORT = 65535
@@ -58,6 +59,7 @@ class ServerSettings:
         batching: how events wait for the embedded engine.
         forwarding: how they go on to Triton, where that is the engine.
         streams: how many streaming calls there may be.
+        limits: of all calls.
         grace: seconds for calls in progress once the server is told to stop.
         ready_file: holds the address while the server is ready.
     """
@@ -67,6 +69,7 @@ class ServerSettings:
     batching: BatchPolicy = field(default_factory=BatchPolicy)
     forwarding: ForwardPolicy = field(default_factory=ForwardPolicy)
     streams: StreamPolicy = field(default_factory=StreamPolicy)
+    limits: CallLimits = field(default_factory=CallLimits)
     grace: float = 10.0
     ready_file: Path | None = None
 
