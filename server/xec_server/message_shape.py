@@ -14,6 +14,7 @@ from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_server.refusal import Reason, Refusal
 
 _LONGEST_VARINT: Final = 10  # bytes
+_LENGTH: Final = 2
 _FIXED: Final = {1: 8, 5: 4}
 """Bytes of a field by its wire type; of the others, a varint or its length follows."""
 
@@ -63,7 +64,7 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
 def _end_of_field(content: bytes, at: int, kind: int) -> int:
     if kind == 0:
         return _varint(content, at)[1]
-    if kind == 2:
+    if kind == _LENGTH:
         length, at = _varint(content, at)
         return at + length
     if kind in _FIXED:
@@ -92,7 +93,7 @@ def check_shape(content: bytes, shape: Shape) -> None:
             at = _end_of_field(content, at, tag & 7)
         except _BrokenMessageError:
             return
-        if tag >> 3 == shape.field:
+        if tag == shape.field << 3 | _LENGTH:  # of another kind it is an unknown field
             events += 1
         else:
             others += min(at, len(content)) - begin
