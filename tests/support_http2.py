@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 PREFIX = "/xec.v1.Reconstruction/"
@@ -129,9 +130,12 @@ class Connection:
         return number
 
     async def send(self, stream: int, content: bytes, end: bool = False) -> int:
-        """Send as much as the server lets in; how much that was after a second of standstill."""
+        """Send as much as the server lets in; how much that was after a second of standstill, or
+        when the server has ended the call."""
         sent = 0
         while sent < len(content) and not self.gone.is_set():
+            if self.replies.get(stream, Reply()).ended:
+                return sent
             room = min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size)
             if room <= 0:
                 self._window.clear()
@@ -142,7 +146,10 @@ class Connection:
                 continue
             piece = content[sent : sent + room]
             sent += len(piece)
-            self.h2.send_data(stream, piece, end_stream=end and sent == len(content))
+            try:
+                self.h2.send_data(stream, piece, end_stream=end and sent == len(content))
+            except h2.exceptions.StreamClosedError:
+                return sent
             await self.flush()
         return sent
 
