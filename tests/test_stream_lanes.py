@@ -90,7 +90,7 @@ def test_what_is_dropped_is_gone_and_the_rest_keeps_its_order(found: list[Put], 
 async def served_behind_a_greedy_one(path: tuple[str, str]) -> int:
     """How many events are computed before the third and last one of a small client."""
     gate = Gate()
-    batcher = make(gate, size=1, queue=2 * GREEDY)
+    batcher = make(gate, size=1, queue=4 * GREEDY)
     greedy = asyncio.create_task(
         batcher.submit(range(GREEDY), lane=ONLINE, path=("greedy", "stream 0"))
     )

@@ -18,7 +18,7 @@ from xec.conditions.dead_list import DeadList
 from xec.engines.base import Engine, ModelInfo
 from xec.errors import FileError, ServiceError
 from xec.io.output import replacing
-from xec.wire.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
+from xec.wire.limits import MAX_METADATA_BYTES, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1 import reconstruction_pb2_grpc as pb_grpc
 from xec_server.admin import AdminPort
@@ -30,6 +30,7 @@ from xec_server.ending import Ending
 from xec_server.forwarder import Forwarder
 from xec_server.gateway import Gateway
 from xec_server.guard import Guard
+from xec_server.limits import CallCount
 from xec_server.models import Models, Reopen
 from xec_server.notify import READY, STOPPING, keep_alive, notify
 from xec_server.operations import Operations
@@ -57,7 +58,13 @@ GRPC_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.so_reuseport", 0),  # two servers on one port would share its calls unnoticed
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
-    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    # Between the two limits gRPC refuses by chance.
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    # A megabyte may hold a gigabyte of zeros, which gRPC unpacks before it looks at the size.
+    ("grpc.compression_enabled_algorithms_bitset", 1),  # plain messages only
+    # With it a window grows until a whole message fits, of calls that nobody reads as well.
+    ("grpc.http2.bdp_probe", 0),
     ("grpc.max_concurrent_streams", 100),
     # With it, streams that the client has ended but the server not yet tidied up count against
     # the limit, and a client that keeps to it sees UNAVAILABLE in a burst of more than 100 calls.
@@ -66,7 +73,9 @@ GRPC_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 15_000),
+    # Pings are never too many: to close a connection for them, gRPC 1.76 keeps 2.4 kB of errors for
+    # each that still comes, gigabytes in seconds; without it, answers to pings are bounded.
+    ("grpc.http2.max_ping_strikes", 0),
     ("grpc.max_connection_age_ms", 3_600_000),
     ("grpc.max_connection_age_grace_ms", 300_000),
 )
@@ -101,8 +110,12 @@ class Server:
         admission = Admission(self.models, self.lists)
         self.streams = Streams(admission, self._queue, settings.streams)
         service = ReconstructionService(admission, self._queue, self.streams)
-        guard = self._guard()
-        self._grpc = grpc.aio.server(interceptors=(guard,), options=GRPC_OPTIONS)
+        self.calls = CallCount(settings.limits)
+        options = (
+            *GRPC_OPTIONS,
+            ("grpc.max_allowed_incoming_connections", settings.limits.connections),
+        )
+        self._grpc = grpc.aio.server(interceptors=(self._guard(self.calls),), options=options)
         pb_grpc.add_ReconstructionServicer_to_server(service, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -112,17 +125,16 @@ class Server:
         self.operations = Operations(self)
         self.admin: AdminPort | None = None
         if settings.admin is not None:
-            self.admin = AdminPort(self.operations, guard, settings.admin)
+            self.admin = AdminPort(self.operations, self._guard(), settings.admin)
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = False
         self._can = False
         self._announcing: set[asyncio.Task[None]] = set()
 
-    def _guard(self) -> Guard:
+    def _guard(self, *inner: Gate) -> Guard:
         """What every call passes, from the outside in."""
-        watchers: tuple[Gate, ...] = self.telemetry.watchers
-        gates: tuple[Gate, ...] = (self._settings.identity.gate,)
-        return Guard(gates, watchers)
+        gates: tuple[Gate, ...] = (self._settings.identity.gate, *inner)
+        return Guard(gates, self.telemetry.watchers, self._settings.limits)
 
     @property
     def model(self) -> ModelInfo:

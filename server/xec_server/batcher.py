@@ -16,6 +16,7 @@ from xec.engines.priority import Priority
 from xec.errors import UsageError
 from xec_server.lanes import NOBODY, Lanes, Path
 from xec_server.pace import Pace
+from xec_server.share import Shares
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -135,6 +136,7 @@ class Batcher(Generic[Item, Answer]):
         self._running: set[asyncio.Task[None]] = set()
         self._timer: Timer | None = None
         self._draining = False
+        self._shares = Shares(policy.queue)
         self._pace = Pace(policy.workers)
         self._threads = ThreadPoolExecutor(policy.workers, thread_name_prefix="xec-batch")
 
@@ -163,21 +165,23 @@ class Batcher(Generic[Item, Answer]):
             path: whose turns they use: a client's, and in these a call's.
 
         Raises:
-            QueueFullError: they do not fit into the queue; none was accepted.
+            QueueFullError: they do not fit into the queue, or the client's share of it; none was
+                accepted.
             DeadlinePassedError: the deadline came before the engine could start.
             DrainingError: the batcher is stopping.
             Exception: what `compute` raised.
         """
         if self._draining:
             raise DrainingError
-        self._make_room(len(items), lane)
+        self._make_room(len(items), lane, path)
         jobs = [self._job(item, deadline) for item in items]
         self.counts.accepted += len(jobs)
         for job in jobs:
             self._queue.put(job, lane, path)
         self._dispatch()
         try:
-            return await asyncio.gather(*(job.future for job in jobs))
+            with self._shares.taking(len(jobs), lane, path):
+                return await asyncio.gather(*(job.future for job in jobs))
         finally:
             for job in jobs:
                 job.future.cancel()
@@ -187,13 +191,18 @@ class Batcher(Generic[Item, Answer]):
         last = float("inf") if deadline is None else deadline
         return _Job(item, future, self._clock.time(), last)
 
-    def _make_room(self, count: int, lane: Priority) -> None:
-        if self._queue.waiting(lane) + count <= self._policy.queue:
+    def _make_room(self, count: int, lane: Priority, path: Path) -> None:
+        if self._has_room(count, lane, path):
             return
         self._queue.keep(lambda job: not self._is_lost(job))
-        if self._queue.waiting(lane) + count > self._policy.queue:
+        if not self._has_room(count, lane, path):
             self.counts.refused += count
             raise QueueFullError(self._pace.retry_after(len(self._queue)))
+
+    def _has_room(self, count: int, lane: Priority, path: Path) -> bool:
+        waiting = self._queue.waiting(lane)
+        fits = waiting + count <= self._policy.queue
+        return fits and self._shares.allows(count, waiting, lane, path)
 
     def _is_lost(self, job: _Job[Item, Answer]) -> bool:
         """Whether nobody waits for the job any more; one past its deadline is told so."""

@@ -119,6 +119,13 @@ def serve(
         float, Option(help="Wait for others while an engine call could start.", min=0)
     ] = 0.0,
     queue: Annotated[int, Option(help="Events that may wait in each lane.", min=1)] = 1024,
+    client_calls: Annotated[
+        int, Option(help="Calls of one client in progress, streams aside.", min=1)
+    ] = 128,
+    max_calls: Annotated[
+        int, Option(help="Calls in progress in all, streams aside.", min=1)
+    ] = 1024,
+    connections: Annotated[int, Option(help="Connections at a time.", min=1)] = 512,
     sessions: Annotated[int, Option(help="Engine calls at a time; 0: cores / threads.", min=0)] = 0,
     threads: Annotated[int, Option(help="Threads in one engine call.", min=1)] = 1,
     grace: Annotated[float, Option(help="Seconds to finish calls at the end.", min=0)] = 10.0,
@@ -159,6 +166,7 @@ def serve(
     from xec_server.engines import EngineChoice  # noqa: PLC0415
     from xec_server.forwarder import ForwardPolicy  # noqa: PLC0415
     from xec_server.identity.identity import open_identity  # noqa: PLC0415
+    from xec_server.limits import CallLimits  # noqa: PLC0415
     from xec_server.settings import Address, ServerSettings, batching_for  # noqa: PLC0415
     from xec_server.telemetry.log_writer import logging_to  # noqa: PLC0415
     from xec_server.telemetry.settings import telemetry_settings  # noqa: PLC0415
@@ -177,6 +185,7 @@ def serve(
         identity=open_identity(tls_cert, tls_key, tls_client_ca, tokens),
         batching=batching_for(engine_settings, batch_delay_ms / 1000, queue),
         forwarding=ForwardPolicy(queue=queue, calls=calls),
+        limits=CallLimits(connections=connections, calls=max_calls, per_client=client_calls),
         grace=grace,
         drain_delay=drain_delay,
         ready_file=ready_file,

@@ -28,6 +28,7 @@ from xec_server.batcher import (
 )
 from xec_server.lanes import NOBODY, Lanes, Path
 from xec_server.pace import Pace
+from xec_server.share import Shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class Forwarder(Generic[Item, Answer]):
         self._queue: Lanes[_Call[Item, Answer]] = Lanes(lambda call: len(call.items))
         self._running: set[asyncio.Task[None]] = set()
         self._draining = False
+        self._shares = Shares(policy.queue)
         self._pace = Pace(policy.calls)
         self._threads = ThreadPoolExecutor(policy.calls, thread_name_prefix="xec-forward")
 
@@ -110,14 +112,15 @@ class Forwarder(Generic[Item, Answer]):
             path: whose turns they use: a client's, and in these a call's.
 
         Raises:
-            QueueFullError: they do not fit into the queue; none was accepted.
+            QueueFullError: they do not fit into the queue, or the client's share of it; none was
+                accepted.
             DeadlinePassedError: the deadline came before they could be passed on.
             DrainingError: the forwarder is stopping.
             Exception: what `compute` raised.
         """
         if self._draining:
             raise DrainingError
-        self._make_room(len(items), lane)
+        self._make_room(len(items), lane, path)
         step = self._largest()
         pieces = [items[start : start + step] for start in range(0, len(items), step)]
         calls = [self._call(piece, deadline) for piece in pieces]
@@ -126,7 +129,8 @@ class Forwarder(Generic[Item, Answer]):
             self._queue.put(call, lane, path)
         self._dispatch()
         try:
-            answers = await asyncio.gather(*(call.future for call in calls))
+            with self._shares.taking(len(items), lane, path):
+                answers = await asyncio.gather(*(call.future for call in calls))
         finally:
             for call in calls:
                 call.future.cancel()
@@ -137,13 +141,18 @@ class Forwarder(Generic[Item, Answer]):
         future = asyncio.get_running_loop().create_future()
         return _Call(items, future, self._clock.time(), deadline)
 
-    def _make_room(self, count: int, lane: Priority) -> None:
-        if self._queue.waiting(lane) + count <= self._policy.queue:
+    def _make_room(self, count: int, lane: Priority, path: Path) -> None:
+        if self._has_room(count, lane, path):
             return
         self._queue.keep(lambda call: not self._is_lost(call))
-        if self._queue.waiting(lane) + count > self._policy.queue:
+        if not self._has_room(count, lane, path):
             self.counts.refused += count
             raise QueueFullError(self._pace.retry_after(self.waiting))
+
+    def _has_room(self, count: int, lane: Priority, path: Path) -> bool:
+        waiting = self._queue.waiting(lane)
+        fits = waiting + count <= self._policy.queue
+        return fits and self._shares.allows(count, waiting, lane, path)
 
     def _is_lost(self, call: _Call[Item, Answer]) -> bool:
         """Whether nobody waits for the call any more; one past its deadline is told so."""

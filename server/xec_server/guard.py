@@ -2,7 +2,8 @@
 
 gRPC's own behaviour would turn unparseable bytes into INTERNAL and any exception into UNKNOWN,
 with the exception's text; both codes are kept for defects of the server. Gates stand before the
-decoding: what they refuse costs nothing.
+receiving: what they refuse costs nothing. For that every method is, to gRPC, one that takes a
+stream of messages; on the wire there is no difference.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from xec_server.calls import Call, Context, Gate, set_current
+from xec_server.calls import Call, Context, Gate, current_caller, set_current
+from xec_server.limits import CallLimits, Receipts, within
+from xec_server.message_shape import Shape, check_shape, shape_of
 from xec_server.refusal import CODES, Reason, Refusal, refusal_of
 
 log = logging.getLogger(__name__)
@@ -26,7 +29,8 @@ log = logging.getLogger(__name__)
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
-def _request(content: bytes, parse: Callable[[bytes], Any]) -> Any:
+def _request(content: bytes, parse: Callable[[bytes], Any], shape: Shape) -> Any:
+    check_shape(content, shape)
     try:
         return parse(content)
     except DecodeError as error:
@@ -37,10 +41,10 @@ def _request(content: bytes, parse: Callable[[bytes], Any]) -> Any:
 
 
 async def _requests(
-    contents: AsyncIterator[bytes], parse: Callable[[bytes], Any]
+    contents: AsyncIterator[bytes], parse: Callable[[bytes], Any], shape: Shape
 ) -> AsyncIterator[Any]:
     async for content in contents:
-        yield _request(content, parse)
+        yield _request(content, parse, shape)
 
 
 def explained(error: Exception, what: str) -> Refusal:
@@ -76,14 +80,13 @@ def _noting_the_end(call: Call) -> Iterator[None]:
 
 Work: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 
-_KINDS: Final[dict[tuple[bool, bool], tuple[str, Callable[..., Handler]]]] = {
-    (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
-    (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
-    (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
-    (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
+_NAMES: Final = {
+    (False, False): "unary_unary",
+    (False, True): "unary_stream",
+    (True, False): "stream_unary",
+    (True, True): "stream_stream",
 }
-"""By whether requests and responses are streams: where a handler has its method, and how to make
-one."""
+"""Where a handler has its method, by whether requests and responses are streams."""
 
 
 def _writing(answer: Callable[..., Any]) -> Work:
@@ -103,12 +106,20 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
 
     Args:
         watchers: entered first and left last: they see how each call ended.
-        gates: entered in this order before a request is decoded, left in the other one.
+        gates: entered in this order before a request is received, left in the other one.
+        limits: how long that and the call may take.
     """
 
-    def __init__(self, gates: Sequence[Gate] = (), watchers: Sequence[Gate] = ()) -> None:
+    def __init__(
+        self,
+        gates: Sequence[Gate] = (),
+        watchers: Sequence[Gate] = (),
+        limits: CallLimits | None = None,
+    ) -> None:
         self._gates = tuple(gates)
         self._watchers = tuple(watchers)
+        self._limits = limits or CallLimits()
+        self._receipts = Receipts(self._limits)
 
     async def intercept_service(
         self,
@@ -120,22 +131,50 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
         return None if handler is None else self._guarded(handler_call_details.method, handler)
 
     def _guarded(self, method: str, handler: Handler) -> Handler:
-        name, wrap = _KINDS[handler.request_streaming, handler.response_streaming]
-        read = _requests if handler.request_streaming else _request
-        parse = cast("Callable[[bytes], Any]", handler.request_deserializer)
-        work = _writing(getattr(handler, name))
+        work = self._bounded(method, handler)
 
-        async def call(content: Any, context: Context) -> Any:
+        async def call(contents: AsyncIterator[bytes], context: Context) -> Any:
             this = Call(method, context, context.peer())
             set_current(this)
             try:
                 with self._passed(this):
-                    return await work(read(content, parse), context)
+                    return await work(contents, context)
             except Refusal as refusal:
                 status = rpc_status.to_status(refusal.status())
                 await context.abort(status.code, status.details, status.trailing_metadata)
 
+        wrap: Callable[..., Handler] = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
         return wrap(call, None, handler.response_serializer)
+
+    def _bounded(self, method: str, handler: Handler) -> Work:
+        """From bytes to the answer; of a call that ends by itself, within its time."""
+        work = _writing(
+            getattr(handler, _NAMES[handler.request_streaming, handler.response_streaming])
+        )
+        parse = cast("Callable[[bytes], Any]", handler.request_deserializer)
+        shape = shape_of(method)
+
+        async def stream(contents: AsyncIterator[bytes], context: Context) -> Any:
+            return await work(_requests(contents, parse, shape), context)
+
+        async def single(contents: AsyncIterator[bytes], context: Context) -> Any:
+            content = await self._received(contents, context)
+            ends = context.time_remaining() is not None or handler.response_streaming
+            async with within(None if ends else self._limits.longest):
+                return await work(_request(content, parse, shape), context)
+
+        return stream if handler.request_streaming else single
+
+    async def _received(self, contents: AsyncIterator[bytes], context: Context) -> bytes:
+        async with self._receipts(current_caller(context)):
+            content = await anext(contents, None)
+        if content is None:
+            raise Refusal(Reason.UNPARSEABLE_REQUEST, "The call ended without a request.")
+        return content
 
     @contextmanager
     def _passed(self, call: Call) -> Iterator[None]:

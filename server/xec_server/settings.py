@@ -13,6 +13,7 @@ from xec.wire.limits import MAX_EVENTS_PER_BATCH
 from xec_server.batcher import BatchPolicy
 from xec_server.forwarder import ForwardPolicy
 from xec_server.identity.identity import Identity
+from xec_server.limits import CallLimits
 from xec_server.streams import StreamPolicy
 from xec_server.telemetry.settings import TelemetrySettings
 
@@ -61,6 +62,7 @@ class ServerSettings:
         batching: how events wait for the embedded engine.
         forwarding: how they go on to Triton, where that is the engine.
         streams: how many streaming calls there may be.
+        limits: of all calls.
         grace: seconds for calls in progress once the server is told to stop.
         drain_delay: seconds before that, in which calls are still accepted while health says no,
             so that whoever balances by health turns away.
@@ -75,6 +77,7 @@ class ServerSettings:
     batching: BatchPolicy = field(default_factory=BatchPolicy)
     forwarding: ForwardPolicy = field(default_factory=ForwardPolicy)
     streams: StreamPolicy = field(default_factory=StreamPolicy)
+    limits: CallLimits = field(default_factory=CallLimits)
     grace: float = 10.0
     drain_delay: float = 0.0
     ready_file: Path | None = None

@@ -15,3 +15,9 @@ MAX_RESPONSE_BYTES: Final = 32 * 1024 * 1024
 
 MAX_VIOLATIONS: Final = 16
 """Violations listed in an error: its details travel in trailing metadata, 8 KiB by default."""
+
+MAX_OTHER_BYTES: Final = 64 * 1024
+"""What a message holds beside its events: a dead list of all 4760 sensors takes 14 kB."""
+
+MAX_METADATA_BYTES: Final = 16 * 1024
+"""Metadata of a call, names and 32 bytes for each entry included (HTTP/2 counts so)."""
