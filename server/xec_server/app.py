@@ -24,6 +24,7 @@ from xec_server.admission import Admission
 from xec_server.batcher import Batcher
 from xec_server.calls import Gate
 from xec_server.conditions import DeadLists
+from xec_server.engine_watch import EngineLost, EngineWatch
 from xec_server.forwarder import Forwarder
 from xec_server.gateway import Gateway
 from xec_server.guard import Guard
@@ -86,6 +87,12 @@ class Server:
         self._settings = settings
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         self._queue = _queue_of(engine, settings)
+        self.engine_lost = asyncio.Event()
+        """Set once the embedded engine does not come back: only another process helps then."""
+        self._watch: EngineWatch | None = None
+        if isinstance(self._queue, Batcher):
+            self._watch = EngineWatch(self._queue, settings.engine_timeout, self._can_answer)
+            self.engine_lost = self._watch.lost
         self._lists = DeadLists(own, runs)
         admission = Admission(engine.model, self._lists)
         self.streams = Streams(admission, self._queue, settings.streams)
@@ -105,6 +112,11 @@ class Server:
         watchers: tuple[Gate, ...] = ()
         gates: tuple[Gate, ...] = ()
         return Guard(gates, watchers)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether threads are in the embedded engine, which a server that has stopped has not."""
+        return isinstance(self._queue, Batcher) and self._queue.busy > 0
 
     @property
     def model(self) -> ModelInfo:
@@ -133,6 +145,8 @@ class Server:
             self._follow(self._engine)
             return
         await self._can_answer(True)
+        if self._watch is not None:
+            self._watch.start()
         if self._ready.exception() is not None:
             await self.stop()
             self._ready.result()
@@ -194,6 +208,8 @@ class Server:
             await asyncio.wait_for(self._queue.drain(), self._settings.grace)
         except TimeoutError:
             log.warning("%d events were still waiting after the grace", self._queue.waiting)
+        if self._watch is not None:
+            self._watch.stop()
         self._queue.close()
         await asyncio.sleep(min(LAST_CALLS, self._settings.grace))
         await self._grpc.stop(LAST_SENDS)
@@ -236,6 +252,7 @@ async def serve(
 
     Raises:
         ServiceError: the address cannot be listened on.
+        EngineLost: the server has ended, and the engine did not come back.
         FileError: the ready file cannot be written.
     """
     told_to_stop = asyncio.Event()
@@ -245,14 +262,21 @@ async def serve(
     server = Server(engine, own, settings, runs)
     await server.start()
     stop = asyncio.create_task(told_to_stop.wait())
+    lost = asyncio.create_task(server.engine_lost.wait())
     ready = asyncio.create_task(server.ready())
     try:
-        await asyncio.wait({stop, ready}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({stop, lost, ready}, return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
             ready.result()
             announce(server)
-        await stop
+        await asyncio.wait({stop, lost}, return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping: finishing %d waiting events", server.batcher.waiting)
     finally:
-        ready.cancel()
+        for task in (ready, stop, lost):
+            task.cancel()
         await server.stop()
+    if server.is_stuck:
+        raise EngineLost(
+            "The inference engine did not come back from a call, and the server ends without it "
+            f"(a call may take {settings.engine_timeout:g} s, --engine-timeout): start it again."
+        )

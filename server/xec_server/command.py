@@ -119,6 +119,9 @@ def serve(
     queue: Annotated[int, Option(help="Events that may wait in each lane.", min=1)] = 1024,
     sessions: Annotated[int, Option(help="Engine calls at a time; 0: cores / threads.", min=0)] = 0,
     threads: Annotated[int, Option(help="Threads in one engine call.", min=1)] = 1,
+    engine_timeout: Annotated[
+        float, Option(help="Seconds that an engine call may take; then health says NOT_SERVING.")
+    ] = 60.0,
     grace: Annotated[float, Option(help="Seconds to finish calls at the end.", min=0)] = 10.0,
     ready_file: Annotated[
         Path | None, Option(help="Holds the address while the server is ready.")
@@ -137,6 +140,7 @@ def serve(
     # Heavy modules only now: this file is loaded for every `xec` command.
     from xec.engines.onnx import OnnxSettings  # noqa: PLC0415
     from xec_server.app import serve as run  # noqa: PLC0415
+    from xec_server.engine_watch import EngineLost, end_process  # noqa: PLC0415
     from xec_server.engines import EngineChoice  # noqa: PLC0415
     from xec_server.forwarder import ForwardPolicy  # noqa: PLC0415
     from xec_server.settings import Address, ServerSettings, batching_for  # noqa: PLC0415
@@ -157,6 +161,7 @@ def serve(
         insecure_listen=insecure_listen,
         batching=batching_for(engine_settings, batch_delay_ms / 1000, queue),
         forwarding=ForwardPolicy(queue=queue, calls=calls),
+        engine_timeout=engine_timeout,
         grace=grace,
         ready_file=ready_file,
     )
@@ -165,6 +170,8 @@ def serve(
     opened = choice.open()
     try:
         asyncio.run(run(opened, own, settings, _announce, runs))
+    except EngineLost as lost:
+        end_process(lost)
     finally:
         opened.close()
 

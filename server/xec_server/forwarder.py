@@ -23,11 +23,12 @@ from xec_server.batcher import (
     Counts,
     DeadlinePassedError,
     DrainingError,
+    HopelessError,
     Item,
     QueueFullError,
 )
 from xec_server.lanes import NOBODY, Lanes, Path
-from xec_server.pace import Pace
+from xec_server.pace import Pace, hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class Forwarder(Generic[Item, Answer]):
 
         Raises:
             QueueFullError: they do not fit into the queue; none was accepted.
+            HopelessError: nor would their answers come in time.
             DeadlinePassedError: the deadline came before they could be passed on.
             DrainingError: the forwarder is stopping.
             Exception: what `compute` raised.
@@ -114,6 +116,7 @@ class Forwarder(Generic[Item, Answer]):
         if self._draining:
             raise DrainingError
         self._make_room(len(items), lane)
+        self._refuse_hopeless(len(items), deadline, lane, path)
         step = self._largest()
         pieces = [items[start : start + step] for start in range(0, len(items), step)]
         calls = [self._call(piece, deadline) for piece in pieces]
@@ -139,7 +142,19 @@ class Forwarder(Generic[Item, Answer]):
         self._queue.keep(lambda call: not self._is_lost(call))
         if self._queue.waiting(lane) + count > self._policy.queue:
             self.counts.refused += count
-            raise QueueFullError(self._pace.retry_after(self.waiting))
+            raise QueueFullError(self._pace.retry_after(self._queue.up_to(lane)))
+
+    def _refuse_hopeless(
+        self, count: int, deadline: float | None, lane: Priority, path: Path
+    ) -> None:
+        """Refuse what would be too late; what can start at once is always tried."""
+        if deadline is None or (not self._queue and len(self._running) < self._policy.calls):
+            return
+        seconds = self._pace.time_for(self._queue.place(count, lane, path))
+        if self._clock.time() + seconds > deadline:
+            self.counts.refused += count
+            self.counts.hopeless += count
+            raise HopelessError(hint(seconds))
 
     def _is_lost(self, call: _Call[Item, Answer]) -> bool:
         """Whether nobody waits for the call any more; one past its deadline is told so."""

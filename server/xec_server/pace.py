@@ -1,4 +1,4 @@
-"""How long events take of late, and so when it makes sense to come again."""
+"""How long events take of late: how long those that wait will, and when to come again."""
 
 from __future__ import annotations
 
@@ -20,8 +20,16 @@ class Pace:
         old = self._seconds_per_event or seconds_per_event
         self._seconds_per_event = old + _SMOOTHING * (seconds_per_event - old)
 
+    def time_for(self, events: int) -> float:
+        """Seconds that so many events take all calls together; 0 before any has ended."""
+        return events * self._seconds_per_event / self._at_once
+
     def retry_after(self, waiting: int) -> float:
         """Seconds until about half of what waits now is done."""
-        shortest, longest = _RETRY_SECONDS
-        backlog = waiting * self._seconds_per_event / self._at_once
-        return min(max(backlog / 2, shortest), longest)
+        return hint(self.time_for(waiting) / 2)
+
+
+def hint(seconds: float) -> float:
+    """A time to come again that neither has all return at once nor keeps them away for long."""
+    shortest, longest = _RETRY_SECONDS
+    return min(max(seconds, shortest), longest)

@@ -58,6 +58,7 @@ class ServerSettings:
         batching: how events wait for the embedded engine.
         forwarding: how they go on to Triton, where that is the engine.
         streams: how many streaming calls there may be.
+        engine_timeout: seconds that one call of the embedded engine may take; beyond, it hangs.
         grace: seconds for calls in progress once the server is told to stop.
         ready_file: holds the address while the server is ready.
     """
@@ -67,6 +68,7 @@ class ServerSettings:
     batching: BatchPolicy = field(default_factory=BatchPolicy)
     forwarding: ForwardPolicy = field(default_factory=ForwardPolicy)
     streams: StreamPolicy = field(default_factory=StreamPolicy)
+    engine_timeout: float = 60.0
     grace: float = 10.0
     ready_file: Path | None = None
 
@@ -76,6 +78,8 @@ class ServerSettings:
                 f"{self.address} is reachable from other machines and nothing is encrypted: "
                 "listen on 127.0.0.1, or say --insecure-listen."
             )
+        if self.engine_timeout <= 0:
+            raise UsageError("An engine call may take some time: --engine-timeout is above 0.")
         queue = min(self.batching.queue, self.forwarding.queue)
         if queue < MAX_EVENTS_PER_BATCH:
             raise UsageError(
