@@ -14,7 +14,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from xec.engines.priority import Priority
 from xec.errors import UsageError
 from xec_server.lanes import NOBODY, Lanes, Path
-from xec_server.pace import Pace, hint
+from xec_server.pace import Pace, hint, margin
 from xec_server.threads import DaemonThreads
 
 Item = TypeVar("Item")
@@ -193,13 +193,7 @@ class Batcher(Generic[Item, Answer]):
             DrainingError: the batcher is stopping.
             Exception: what `compute` raised.
         """
-        if self._draining:
-            raise DrainingError
-        if self._hangs:
-            self.counts.refused += len(items)
-            raise EngineHangsError
-        self._make_room(len(items), lane)
-        self._refuse_hopeless(len(items), deadline, lane, path)
+        self.check(len(items), deadline, lane, path)
         jobs = [self._job(item, deadline) for item in items]
         self.counts.accepted += len(jobs)
         for job in jobs:
@@ -210,6 +204,22 @@ class Batcher(Generic[Item, Answer]):
         finally:
             for job in jobs:
                 job.future.cancel()
+
+    def check(
+        self,
+        count: int,
+        deadline: float | None = None,
+        lane: Priority = Priority.ONLINE,
+        path: Path = NOBODY,
+    ) -> None:
+        """Refuse `count` events as `submit` would just now, before they cost anything."""
+        if self._draining:
+            raise DrainingError
+        if self._hangs:
+            self.counts.refused += count
+            raise EngineHangsError
+        self._make_room(count, lane)
+        self._refuse_hopeless(count, deadline, lane, path)
 
     def _job(self, item: Item, deadline: float | None) -> _Job[Item, Answer]:
         future: asyncio.Future[Answered[Answer]] = asyncio.get_running_loop().create_future()
@@ -236,7 +246,8 @@ class Batcher(Generic[Item, Answer]):
         # What is under way is on average half done.
         under_way = sum(len(one.batch) for one in self._running.values()) // 2
         seconds = self._pace.time_for(self._queue.place(count, lane, path) + under_way)
-        if self._clock.time() + seconds > deadline:
+        remaining = deadline - self._clock.time()
+        if seconds > remaining - margin(remaining):
             self.counts.refused += count
             self.counts.hopeless += count
             raise HopelessError(hint(seconds))
@@ -372,4 +383,4 @@ class Batcher(Generic[Item, Answer]):
                 if not job.future.done():
                     job.future.set_exception(DrainingError())
         self._running.clear()
-        self._threads.shutdown()
+        self._threads.shutdown(wait=False, cancel_futures=True)

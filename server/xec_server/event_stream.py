@@ -184,6 +184,7 @@ class EventStream:
         event = message.event
         answer = pb.StreamAnswer(id=message.id, run=event.run, event=event.event)
         try:
+            self._queue.check(1, deadline, self._lane, self._path)
             works = await self._admission.works(
                 [event], ["event"], self._opening.dead_list, self._lane
             )

@@ -28,7 +28,7 @@ from xec_server.batcher import (
     QueueFullError,
 )
 from xec_server.lanes import NOBODY, Lanes, Path
-from xec_server.pace import Pace, hint
+from xec_server.pace import Pace, hint, margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +113,7 @@ class Forwarder(Generic[Item, Answer]):
             DrainingError: the forwarder is stopping.
             Exception: what `compute` raised.
         """
-        if self._draining:
-            raise DrainingError
-        self._make_room(len(items), lane)
-        self._refuse_hopeless(len(items), deadline, lane, path)
+        self.check(len(items), deadline, lane, path)
         step = self._largest()
         pieces = [items[start : start + step] for start in range(0, len(items), step)]
         calls = [self._call(piece, deadline) for piece in pieces]
@@ -130,6 +127,19 @@ class Forwarder(Generic[Item, Answer]):
             for call in calls:
                 call.future.cancel()
         return [one for part in answers for one in part]
+
+    def check(
+        self,
+        count: int,
+        deadline: float | None = None,
+        lane: Priority = Priority.ONLINE,
+        path: Path = NOBODY,
+    ) -> None:
+        """Refuse `count` events as `submit` would just now, before they cost anything."""
+        if self._draining:
+            raise DrainingError
+        self._make_room(count, lane)
+        self._refuse_hopeless(count, deadline, lane, path)
 
     def _call(self, items: Sequence[Item], deadline: float | None) -> _Call[Item, Answer]:
         future: asyncio.Future[list[Answered[Answer]]]
@@ -151,7 +161,8 @@ class Forwarder(Generic[Item, Answer]):
         if deadline is None or (not self._queue and len(self._running) < self._policy.calls):
             return
         seconds = self._pace.time_for(self._queue.place(count, lane, path))
-        if self._clock.time() + seconds > deadline:
+        remaining = deadline - self._clock.time()
+        if seconds > remaining - margin(remaining):
             self.counts.refused += count
             self.counts.hopeless += count
             raise HopelessError(hint(seconds))

@@ -1,10 +1,11 @@
-"""How long events take of late: how long those that wait will, and when to come again."""
+"""How long events take of late, and so how long those that wait will; when to come again."""
 
 from __future__ import annotations
 
 from typing import Final
 
 _SMOOTHING: Final = 0.1  # weight of the newest call in the mean time per event
+_LONGEST_MARGIN: Final = 0.25  # seconds
 _RETRY_SECONDS: Final = (0.05, 5.0)
 
 
@@ -27,6 +28,11 @@ class Pace:
     def retry_after(self, waiting: int) -> float:
         """Seconds until about half of what waits now is done."""
         return hint(self.time_for(waiting) / 2)
+
+
+def margin(seconds: float) -> float:
+    """What is kept of a call's time for what comes after the engine, and for saying why not."""
+    return min(0.1 * seconds, _LONGEST_MARGIN)
 
 
 def hint(seconds: float) -> float:

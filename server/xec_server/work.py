@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Protocol
 
 from xec.answer import answer_one
 from xec.assembly import Outputs, finite_rows
@@ -17,8 +17,7 @@ from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_server.batcher import Answered, Counts
 from xec_server.gateway import Gateway
 from xec_server.lanes import NOBODY, Path
-
-_LONGEST_MARGIN: Final = 0.25  # seconds
+from xec_server.pace import margin
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +40,16 @@ class EventQueue(Protocol):
     @property
     def counts(self) -> Counts:
         """What became of all events."""
+        ...
+
+    def check(
+        self,
+        count: int,
+        deadline: float | None = None,
+        lane: Priority = Priority.ONLINE,
+        path: Path = NOBODY,
+    ) -> None:
+        """Refuse `count` events as `submit` would just now, before they cost anything."""
         ...
 
     async def submit(
@@ -89,7 +98,7 @@ def forwarding(
     def compute(
         works: Sequence[Work], seconds: float | None
     ) -> list[pb.ReconstructResponse | Exception]:
-        limit = None if seconds is None else seconds - _margin(seconds)
+        limit = None if seconds is None else seconds - margin(seconds)
         outputs, model = gateway.infer_within(_inputs(works), limit, works[0].lane)
         return _answers(works, outputs, model)
 
@@ -113,11 +122,6 @@ def _not_finite(event: Event) -> Exception:
 
 def _inputs(works: Sequence[Work]) -> Tensors:
     return tensors_of(EventBatch.stack([work.event for work in works]))
-
-
-def _margin(seconds: float) -> float:
-    """What is kept of a call's time for what comes after the engine, and for saying why not."""
-    return min(0.1 * seconds, _LONGEST_MARGIN)
 
 
 def timed(answered: Answered[pb.ReconstructResponse]) -> pb.ReconstructResponse:
