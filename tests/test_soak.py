@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,24 +14,26 @@ from support_soak import KEEPS, Held, Traffic, at_rest, server
 
 log = logging.getLogger(__name__)
 
+PARTS = 8
+
 
 async def soaked(
     repository: Path, folder: Path, warm: int, calls: int, first: str = ""
 ) -> tuple[list[Held], Counter[str]]:
-    """What the server holds after `warm` calls, and after each quarter of `calls`."""
+    """What the server holds after each eighth of `calls`, which `warm` others went before."""
     async with server(repository, folder, first) as (address, process, lines):
         traffic = Traffic(address, seed=1)
         try:
             await traffic.warm(warm)
             traffic.tally.clear()
-            held = [await at_rest(process.pid)]
-            log.info("after the first %d calls: %s", warm, held[0])
-            for quarter in range(4):
+            held = []
+            log.info("after the first %d calls: %s", warm, await at_rest(process.pid))
+            for part in range(PARTS):
                 start = time.monotonic()
-                await traffic.run(calls // 4)
-                rate = calls // 4 / (time.monotonic() - start)
+                await traffic.run(calls // PARTS)
+                rate = calls // PARTS / (time.monotonic() - start)
                 held.append(await at_rest(process.pid))
-                log.info("quarter %d, %.0f calls/s: %s", quarter + 1, rate, held[-1])
+                log.info("%d of %d, %.0f calls/s: %s", part + 1, PARTS, rate, held[-1])
             log.info("%s", dict(traffic.tally))
             assert process.poll() is None, list(lines)
         finally:
@@ -39,8 +42,16 @@ async def soaked(
 
 
 def grown(held: list[Held]) -> float:
-    """By which share the resident memory has grown from the first to the last."""
-    return held[-1].resident / held[0].resident - 1
+    """By which share the resident memory has grown from the first half to the second.
+
+    Medians, since the memory of a process breathes by a per cent or two: what is freed stays with
+    the allocator for a while.
+    """
+    first, second = (
+        statistics.median(one.resident for one in half)
+        for half in (held[: PARTS // 2], held[PARTS // 2 :])
+    )
+    return second / first - 1
 
 
 def check_tally(tally: Counter[str], calls: int) -> None:
@@ -63,25 +74,27 @@ def check_tally(tally: Counter[str], calls: int) -> None:
         assert {name for name in tally if name.startswith(f"{kind} ")} == {f"{kind} OK"}, tally
 
 
-async def test_a_few_thousand_calls(stub_repository: Path, tmp_path: Path) -> None:
-    held, tally = await soaked(stub_repository, tmp_path, 1500, 3000)
-    check_tally(tally, 3000)
-    assert held[-1].descriptors == held[0].descriptors, held
-    assert grown(held) < 0.2, held  # the pools of its threads are still filling
+async def test_some_calls_of_each_kind(stub_repository: Path, tmp_path: Path) -> None:
+    held, tally = await soaked(stub_repository, tmp_path, 1000, 1600)
+    check_tally(tally, 1600)
+    assert held[-1].descriptors <= held[0].descriptors + 4, held  # its pools are still filling
+    assert grown(held) < 0.2, held
 
 
+@pytest.mark.faults
 async def test_the_control_a_server_that_keeps_requests_is_caught(
     stub_repository: Path, tmp_path: Path
 ) -> None:
-    held, _ = await soaked(stub_repository, tmp_path, 500, 3000, KEEPS)
-    assert grown(held) > 0.4, held
+    held, _ = await soaked(stub_repository, tmp_path, 500, 3200, KEEPS)
+    assert grown(held) > 0.2, held
 
 
 @pytest.mark.faults
 async def test_two_hundred_thousand_calls(stub_repository: Path, tmp_path: Path) -> None:
     calls = 200_000
-    held, tally = await soaked(stub_repository, tmp_path, 30_000, calls)
+    held, tally = await soaked(stub_repository, tmp_path, 60_000, calls)
     check_tally(tally, calls)
     assert held[-1].descriptors == held[0].descriptors, held
-    assert held[-1].threads <= held[0].threads, held
+    assert held[-1].threads == held[0].threads, held
+    log.info("grown by %.2f %%", 100 * grown(held))
     assert grown(held) < 0.02, held
