@@ -148,11 +148,14 @@ def callers(call: Callable[[Any], Any], requests: Sequence[Any], at_once: int) -
 
 
 @contextmanager
-def server(model: Path, *arguments: str) -> Iterator[tuple[int, grpc.Channel]]:
-    """`xec serve` in a process of its own, and a channel to it once it is ready."""
+def server(model: Path, *arguments: str, first: str = "") -> Iterator[tuple[int, grpc.Channel]]:
+    """`xec serve` in a process of its own, and a channel to it once it is ready.
+
+    The process runs the Python text `first` before.
+    """
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready"
-        code = "from xec.cli import main; main()"
+        code = f"{first}\nfrom xec.cli import main; main()"
         command = [sys.executable, "-c", code, "serve", "--model", str(model), "--no-dead-list"]
         command += ["--listen", "127.0.0.1:0", "--ready-file", str(ready), *arguments]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

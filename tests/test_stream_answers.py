@@ -51,6 +51,9 @@ class ShuffledQueue:
         self.order, self.swapped = order, swapped
         self.waiting: dict[int, asyncio.Future[object]] = {}
 
+    def check(self, *where: object) -> None:
+        """There is room."""
+
     async def submit(self, items: list[object], *where: object) -> list[object]:
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self.waiting[len(self.waiting)] = future

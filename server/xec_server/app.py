@@ -27,6 +27,7 @@ from xec_server.batcher import Batcher
 from xec_server.calls import Gate
 from xec_server.conditions import DeadLists
 from xec_server.ending import Ending
+from xec_server.engine_watch import EngineLost, EngineWatch
 from xec_server.forwarder import Forwarder
 from xec_server.gateway import Gateway
 from xec_server.guard import Guard
@@ -105,6 +106,12 @@ class Server:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         self.telemetry = Telemetry(settings.telemetry)
         queue = _queue_of(self.models, settings, self.telemetry.observe)
+        self.engine_lost = asyncio.Event()
+        """Set once the embedded engine does not come back: only another process helps then."""
+        self._watch: EngineWatch | None = None
+        if isinstance(queue, Batcher):
+            self._watch = EngineWatch(queue, settings.engine_timeout, self._can_answer)
+            self.engine_lost = self._watch.lost
         self._queue = self.telemetry.watched(queue)
         self.lists = DeadLists(own, runs)
         admission = Admission(self.models, self.lists)
@@ -135,6 +142,11 @@ class Server:
         """What every call passes, from the outside in."""
         gates: tuple[Gate, ...] = (self._settings.identity.gate, *inner)
         return Guard(gates, self.telemetry.watchers, self._settings.limits)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether threads are in the embedded engine, which a server that has stopped has not."""
+        return self._watch is not None and self._watch.is_stuck
 
     @property
     def model(self) -> ModelInfo:
@@ -192,6 +204,8 @@ class Server:
             self._follow(self.models.current.engine)
             return
         await self._can_answer(True)
+        if self._watch is not None:
+            self._watch.start()
         if self._ready.exception() is not None:
             await self.stop()
             self._ready.result()
@@ -264,6 +278,8 @@ class Server:
         if not await self.ending.finished(self._queue.drain()):
             cut_off = self._queue.waiting
             log.warning("%d events were still waiting after the grace", cut_off)
+        if self._watch is not None:
+            self._watch.stop()
         self._queue.close()
         await asyncio.sleep(min(LAST_CALLS, self.ending.grace))
         await self._grpc.stop(LAST_SENDS)
@@ -323,25 +339,33 @@ async def serve(
 
     Raises:
         ServiceError: the address cannot be listened on.
+        EngineLost: the server has ended, and the engine did not come back.
         FileError: the ready file cannot be written.
     """
     server = Server(engine, own, settings, runs, reopen)
     server.operations.heed_signals()
     await server.start()
     stop = asyncio.create_task(server.ending.told.wait())
+    lost = asyncio.create_task(server.engine_lost.wait())
     ready = asyncio.create_task(server.ready())
     alive = asyncio.create_task(keep_alive())
     try:
-        await asyncio.wait({stop, ready}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({stop, lost, ready}, return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
             ready.result()
             announce(server)
             notify(READY, f"STATUS=listens on {server.address}")
-        await stop
+        await asyncio.wait({stop, lost}, return_when=asyncio.FIRST_COMPLETED)
         notify(STOPPING)
         log.info("stopping: finishing %d waiting events", server.batcher.waiting)
     finally:
-        ready.cancel()
+        for task in (ready, stop, lost):
+            task.cancel()
         await server.stop()
         alive.cancel()
+    if server.is_stuck:
+        raise EngineLost(
+            "The inference engine did not come back from a call, and the server ends without it "
+            f"(a call may take {settings.engine_timeout:g} s, --engine-timeout): start it again."
+        )
     return server.ending.exit_status

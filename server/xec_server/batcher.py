@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from xec.engines.priority import Priority
 from xec.errors import UsageError
 from xec_server.lanes import NOBODY, Lanes, Path
-from xec_server.pace import Pace
+from xec_server.pace import Pace, hint, margin
 from xec_server.share import Shares
+from xec_server.threads import DaemonThreads
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+_LOOK_SECONDS: Final = 0.5  # how soon a drain sees that the engine hangs
 
 
 class Timer(Protocol):
@@ -73,6 +75,14 @@ class QueueFullError(Exception):
         self.retry_after = retry_after
 
 
+class HopelessError(QueueFullError):
+    """What waits already takes longer than there is to the deadline."""
+
+
+class EngineHangsError(Exception):
+    """The engine does not come back from a call."""
+
+
 class DeadlinePassedError(Exception):
     """The event's deadline passed before the engine could start on it."""
 
@@ -93,10 +103,14 @@ class Answered(Generic[Answer]):
 
 @dataclass(slots=True)
 class Counts:
-    """Events by fate: accepted = computed + failed + expired + abandoned + waiting."""
+    """Events by fate: accepted = computed + failed + expired + abandoned + waiting + under way.
+
+    `hopeless` are those of the refused that would not have been in time.
+    """
 
     accepted: int = 0
     refused: int = 0
+    hopeless: int = 0
     computed: int = 0
     failed: int = 0
     expired: int = 0
@@ -109,6 +123,12 @@ class _Job(Generic[Item, Answer]):
     future: asyncio.Future[Answered[Answer]]
     arrived: float
     deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay(Generic[Item, Answer]):
+    batch: list[_Job[Item, Answer]]
+    started: float
 
 
 class Batcher(Generic[Item, Answer]):
@@ -133,12 +153,14 @@ class Batcher(Generic[Item, Answer]):
         self._policy = policy
         self._clock: Clock = clock or asyncio.get_running_loop()
         self._queue: Lanes[_Job[Item, Answer]] = Lanes()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], _UnderWay[Item, Answer]] = {}
         self._timer: Timer | None = None
         self._draining = False
         self._shares = Shares(policy.queue)
+        self._hangs = False
+        self._closed = False
         self._pace = Pace(policy.workers)
-        self._threads = ThreadPoolExecutor(policy.workers, thread_name_prefix="xec-batch")
+        self._threads = DaemonThreads(policy.workers, "xec-batch")
 
     @property
     def waiting(self) -> int:
@@ -148,6 +170,11 @@ class Batcher(Generic[Item, Answer]):
     def waiting_in(self, lane: Priority) -> int:
         """Events in one lane of it."""
         return self._queue.waiting(lane)
+
+    @property
+    def busy(self) -> int:
+        """Threads that are in the engine, also after the end."""
+        return self._threads.busy
 
     async def submit(
         self,
@@ -167,13 +194,13 @@ class Batcher(Generic[Item, Answer]):
         Raises:
             QueueFullError: they do not fit into the queue, or the client's share of it; none was
                 accepted.
+            HopelessError: nor would their answers come in time.
+            EngineHangsError: the engine does not come back from a call.
             DeadlinePassedError: the deadline came before the engine could start.
             DrainingError: the batcher is stopping.
             Exception: what `compute` raised.
         """
-        if self._draining:
-            raise DrainingError
-        self._make_room(len(items), lane, path)
+        self.check(len(items), deadline, lane, path)
         jobs = [self._job(item, deadline) for item in items]
         self.counts.accepted += len(jobs)
         for job in jobs:
@@ -186,6 +213,22 @@ class Batcher(Generic[Item, Answer]):
             for job in jobs:
                 job.future.cancel()
 
+    def check(
+        self,
+        count: int,
+        deadline: float | None = None,
+        lane: Priority = Priority.ONLINE,
+        path: Path = NOBODY,
+    ) -> None:
+        """Refuse `count` events as `submit` would just now, before they cost anything."""
+        if self._draining:
+            raise DrainingError
+        if self._hangs:
+            self.counts.refused += count
+            raise EngineHangsError
+        self._make_room(count, lane, path)
+        self._refuse_hopeless(count, deadline, lane, path)
+
     def _job(self, item: Item, deadline: float | None) -> _Job[Item, Answer]:
         future: asyncio.Future[Answered[Answer]] = asyncio.get_running_loop().create_future()
         last = float("inf") if deadline is None else deadline
@@ -197,7 +240,25 @@ class Batcher(Generic[Item, Answer]):
         self._queue.keep(lambda job: not self._is_lost(job))
         if not self._has_room(count, lane, path):
             self.counts.refused += count
-            raise QueueFullError(self._pace.retry_after(len(self._queue)))
+            raise QueueFullError(self._pace.retry_after(self._queue.up_to(lane)))
+
+    def _refuse_hopeless(
+        self, count: int, deadline: float | None, lane: Priority, path: Path
+    ) -> None:
+        """Refuse what would be too late: it would take the place of others, for nothing.
+
+        What can start at once is always tried, so that the pace is learned anew.
+        """
+        if deadline is None or (not self._queue and len(self._running) < self._policy.workers):
+            return
+        # What is under way is on average half done.
+        under_way = sum(len(one.batch) for one in self._running.values()) // 2
+        seconds = self._pace.time_for(self._queue.place(count, lane, path) + under_way)
+        remaining = deadline - self._clock.time()
+        if seconds > remaining - margin(remaining):
+            self.counts.refused += count
+            self.counts.hopeless += count
+            raise HopelessError(hint(seconds))
 
     def _has_room(self, count: int, lane: Priority, path: Path) -> bool:
         waiting = self._queue.waiting(lane)
@@ -245,21 +306,23 @@ class Batcher(Generic[Item, Answer]):
         return batch
 
     def _start(self, batch: list[_Job[Item, Answer]]) -> None:
-        task = asyncio.get_running_loop().create_task(self._run(batch))
-        self._running.add(task)
+        under_way = _UnderWay(batch, self._clock.time())
+        task = asyncio.get_running_loop().create_task(self._run(under_way))
+        self._running[task] = under_way
         task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self._running.pop(task, None)
         self._dispatch()
 
-    async def _run(self, batch: list[_Job[Item, Answer]]) -> None:
-        started = self._clock.time()
-        answers = await self._answers([job.item for job in batch])
-        seconds = self._clock.time() - started
-        self._pace.learn(seconds / len(batch))
-        for job, answer in zip(batch, answers, strict=True):
-            self._settle(job, answer, started, seconds, len(batch))
+    async def _run(self, one: _UnderWay[Item, Answer]) -> None:
+        answers = await self._answers([job.item for job in one.batch])
+        if self._closed:
+            return
+        seconds = self._clock.time() - one.started
+        self._pace.learn(seconds / len(one.batch))
+        for job, answer in zip(one.batch, answers, strict=True):
+            self._settle(job, answer, one.started, seconds, len(one.batch))
 
     async def _answers(self, items: Sequence[Item]) -> Sequence[Answer | Exception]:
         loop = asyncio.get_running_loop()
@@ -290,19 +353,47 @@ class Batcher(Generic[Item, Answer]):
             waited = started - job.arrived
             job.future.set_result(Answered(answer, waited, seconds, batch_size))
 
+    def check_engine(self, limit: float) -> bool:
+        """Whether an engine call can come back; asked again and again.
+
+        Who waits for a call that is under way for longer than `limit` seconds is told. If all are,
+        so is everyone who waits, and new events are refused, until one comes back.
+        """
+        last = self._clock.time() - limit
+        hanging = [one for one in self._running.values() if one.started < last]
+        for one in hanging:
+            for job in one.batch:
+                if not job.future.done():
+                    job.future.set_exception(EngineHangsError())
+        self._hangs = len(hanging) >= self._policy.workers
+        if self._hangs:
+            self._give_up_waiting(EngineHangsError())
+        return not self._hangs
+
+    def _give_up_waiting(self, why: Exception) -> None:
+        for job in self._queue:
+            if job.future.done():
+                self.counts.abandoned += 1
+            else:
+                self.counts.failed += 1
+                job.future.set_exception(why)
+        self._queue.clear()
+
     async def drain(self) -> None:
         """Take no more events and wait until all that were accepted are answered."""
         self._draining = True
         self._dispatch()
-        while self._running:
-            await asyncio.wait(self._running)
+        while self._running and not self._hangs:
+            await asyncio.wait(self._running, timeout=_LOOK_SECONDS)
 
     def close(self) -> None:
-        """Refuse what still waits and let the threads end."""
-        self._draining = True
-        for job in self._queue:
-            if not job.future.done():
+        """Refuse what still waits or is under way, and let the threads end."""
+        self._draining = self._closed = True
+        self._give_up_waiting(DrainingError())
+        for one in self._running.values():
+            for job in one.batch:
                 self.counts.failed += 1
-                job.future.set_exception(DrainingError())
-        self._queue.clear()
+                if not job.future.done():
+                    job.future.set_exception(DrainingError())
+        self._running.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)

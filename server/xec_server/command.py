@@ -128,6 +128,9 @@ def serve(
     connections: Annotated[int, Option(help="Connections at a time.", min=1)] = 512,
     sessions: Annotated[int, Option(help="Engine calls at a time; 0: cores / threads.", min=0)] = 0,
     threads: Annotated[int, Option(help="Threads in one engine call.", min=1)] = 1,
+    engine_timeout: Annotated[
+        float, Option(help="Seconds that an engine call may take; then health says NOT_SERVING.")
+    ] = 60.0,
     grace: Annotated[float, Option(help="Seconds to finish calls at the end.", min=0)] = 10.0,
     drain_delay: Annotated[
         float, Option(help="Seconds before that in which only health says no.", min=0)
@@ -163,6 +166,7 @@ def serve(
     # Heavy modules only now: this file is loaded for every `xec` command.
     from xec.engines.onnx import OnnxSettings  # noqa: PLC0415
     from xec_server.app import serve as run  # noqa: PLC0415
+    from xec_server.engine_watch import EngineLost, end_process  # noqa: PLC0415
     from xec_server.engines import EngineChoice  # noqa: PLC0415
     from xec_server.forwarder import ForwardPolicy  # noqa: PLC0415
     from xec_server.identity.identity import open_identity  # noqa: PLC0415
@@ -186,6 +190,7 @@ def serve(
         batching=batching_for(engine_settings, batch_delay_ms / 1000, queue),
         forwarding=ForwardPolicy(queue=queue, calls=calls),
         limits=CallLimits(connections=connections, calls=max_calls, per_client=client_calls),
+        engine_timeout=engine_timeout,
         grace=grace,
         drain_delay=drain_delay,
         ready_file=ready_file,
@@ -198,6 +203,8 @@ def serve(
         opened = choice.open()
         try:
             status = asyncio.run(run(opened, own, settings, _announce, runs, choice.open))
+        except EngineLost as lost:
+            end_process(lost)
         finally:
             opened.close()
     raise typer.Exit(status)

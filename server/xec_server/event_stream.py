@@ -197,6 +197,7 @@ class EventStream:
 
     async def _computed(self, event: pb.Event, deadline: float | None) -> pb.ReconstructResponse:
         opening = self._opening
+        self._queue.check(1, deadline, self._lane, self._path)
         # For each event anew: a stream may be older than the model that answers.
         with self._admission.models.leased(opening.model_version) as served:
             works = await self._admission.works(

@@ -23,11 +23,12 @@ from xec_server.batcher import (
     Counts,
     DeadlinePassedError,
     DrainingError,
+    HopelessError,
     Item,
     QueueFullError,
 )
 from xec_server.lanes import NOBODY, Lanes, Path
-from xec_server.pace import Pace
+from xec_server.pace import Pace, hint, margin
 from xec_server.share import Shares
 
 
@@ -114,13 +115,12 @@ class Forwarder(Generic[Item, Answer]):
         Raises:
             QueueFullError: they do not fit into the queue, or the client's share of it; none was
                 accepted.
+            HopelessError: nor would their answers come in time.
             DeadlinePassedError: the deadline came before they could be passed on.
             DrainingError: the forwarder is stopping.
             Exception: what `compute` raised.
         """
-        if self._draining:
-            raise DrainingError
-        self._make_room(len(items), lane, path)
+        self.check(len(items), deadline, lane, path)
         step = self._largest()
         pieces = [items[start : start + step] for start in range(0, len(items), step)]
         calls = [self._call(piece, deadline) for piece in pieces]
@@ -136,6 +136,19 @@ class Forwarder(Generic[Item, Answer]):
                 call.future.cancel()
         return [one for part in answers for one in part]
 
+    def check(
+        self,
+        count: int,
+        deadline: float | None = None,
+        lane: Priority = Priority.ONLINE,
+        path: Path = NOBODY,
+    ) -> None:
+        """Refuse `count` events as `submit` would just now, before they cost anything."""
+        if self._draining:
+            raise DrainingError
+        self._make_room(count, lane, path)
+        self._refuse_hopeless(count, deadline, lane, path)
+
     def _call(self, items: Sequence[Item], deadline: float | None) -> _Call[Item, Answer]:
         future: asyncio.Future[list[Answered[Answer]]]
         future = asyncio.get_running_loop().create_future()
@@ -147,7 +160,20 @@ class Forwarder(Generic[Item, Answer]):
         self._queue.keep(lambda call: not self._is_lost(call))
         if not self._has_room(count, lane, path):
             self.counts.refused += count
-            raise QueueFullError(self._pace.retry_after(self.waiting))
+            raise QueueFullError(self._pace.retry_after(self._queue.up_to(lane)))
+
+    def _refuse_hopeless(
+        self, count: int, deadline: float | None, lane: Priority, path: Path
+    ) -> None:
+        """Refuse what would be too late; what can start at once is always tried."""
+        if deadline is None or (not self._queue and len(self._running) < self._policy.calls):
+            return
+        seconds = self._pace.time_for(self._queue.place(count, lane, path))
+        remaining = deadline - self._clock.time()
+        if seconds > remaining - margin(remaining):
+            self.counts.refused += count
+            self.counts.hopeless += count
+            raise HopelessError(hint(seconds))
 
     def _has_room(self, count: int, lane: Priority, path: Path) -> bool:
         waiting = self._queue.waiting(lane)

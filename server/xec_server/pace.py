@@ -1,10 +1,11 @@
-"""How long events take of late, and so when it makes sense to come again."""
+"""How long events take of late, and so how long those that wait will; when to come again."""
 
 from __future__ import annotations
 
 from typing import Final
 
 _SMOOTHING: Final = 0.1  # weight of the newest call in the mean time per event
+_LONGEST_MARGIN: Final = 0.25  # seconds
 _RETRY_SECONDS: Final = (0.05, 5.0)
 
 
@@ -20,8 +21,21 @@ class Pace:
         old = self._seconds_per_event or seconds_per_event
         self._seconds_per_event = old + _SMOOTHING * (seconds_per_event - old)
 
+    def time_for(self, events: int) -> float:
+        """Seconds that so many events take all calls together; 0 before any has ended."""
+        return events * self._seconds_per_event / self._at_once
+
     def retry_after(self, waiting: int) -> float:
         """Seconds until about half of what waits now is done."""
-        shortest, longest = _RETRY_SECONDS
-        backlog = waiting * self._seconds_per_event / self._at_once
-        return min(max(backlog / 2, shortest), longest)
+        return hint(self.time_for(waiting) / 2)
+
+
+def margin(seconds: float) -> float:
+    """What is kept of a call's time for what comes after the engine, and for saying why not."""
+    return min(0.1 * seconds, _LONGEST_MARGIN)
+
+
+def hint(seconds: float) -> float:
+    """A time to come again that neither has all return at once nor keeps them away for long."""
+    shortest, longest = _RETRY_SECONDS
+    return min(max(seconds, shortest), longest)

@@ -24,7 +24,13 @@ from xec.errors import (
 )
 from xec.wire.limits import MAX_VIOLATIONS
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.batcher import DeadlinePassedError, DrainingError, QueueFullError
+from xec_server.batcher import (
+    DeadlinePassedError,
+    DrainingError,
+    EngineHangsError,
+    HopelessError,
+    QueueFullError,
+)
 
 DOMAIN: Final = "xec.v1"
 _MAX_TEXT: Final = 240  # characters of a field or description: details share 8 KiB of metadata
@@ -54,9 +60,11 @@ class Reason(StrEnum):
     CONDITIONS_UNUSABLE = auto()
     ALL_SENSORS_DEAD = auto()
     QUEUE_FULL = auto()
+    QUEUE_TOO_LONG = auto()
     DEADLINE_PASSED = auto()
     DRAINING = auto()
     ENGINE_FAILED = auto()
+    ENGINE_HANGS = auto()
     ENGINE_AWAY = auto()
     ENGINE_BUSY = auto()
     RELOAD_REFUSED = auto()
@@ -90,9 +98,11 @@ CODES: Final = {
     Reason.CONDITIONS_UNUSABLE: StatusCode.FAILED_PRECONDITION,
     Reason.ALL_SENSORS_DEAD: StatusCode.FAILED_PRECONDITION,
     Reason.QUEUE_FULL: StatusCode.RESOURCE_EXHAUSTED,
+    Reason.QUEUE_TOO_LONG: StatusCode.RESOURCE_EXHAUSTED,
     Reason.DEADLINE_PASSED: StatusCode.DEADLINE_EXCEEDED,
     Reason.DRAINING: StatusCode.UNAVAILABLE,
     Reason.ENGINE_FAILED: StatusCode.UNAVAILABLE,
+    Reason.ENGINE_HANGS: StatusCode.UNAVAILABLE,
     Reason.ENGINE_AWAY: StatusCode.UNAVAILABLE,
     Reason.ENGINE_BUSY: StatusCode.RESOURCE_EXHAUSTED,
     Reason.RELOAD_REFUSED: StatusCode.FAILED_PRECONDITION,
@@ -104,6 +114,8 @@ CODES: Final = {
     Reason.DEFECT: StatusCode.INTERNAL,
 }
 
+_TOO_LONG: Final = "What waits already takes longer than this call's deadline: try again later."
+
 _PLAIN: Final[tuple[tuple[type[Exception], Reason, str], ...]] = (
     (
         DeadlinePassedError,
@@ -111,6 +123,11 @@ _PLAIN: Final[tuple[tuple[type[Exception], Reason, str], ...]] = (
         "The deadline passed before the computation began: allow more time.",
     ),
     (DrainingError, Reason.DRAINING, "The server is stopping: ask another one, or later."),
+    (
+        EngineHangsError,
+        Reason.ENGINE_HANGS,
+        "The inference engine does not come back from a call: try again later, or another server.",
+    ),
     (
         EngineAway,
         Reason.ENGINE_AWAY,
@@ -206,8 +223,10 @@ def refusal_of(error: Exception) -> Refusal | None:
     if isinstance(error, InvalidEvent):
         return Refusal(Reason.INVALID_EVENT, str(error), error.violations, error.total)
     if isinstance(error, QueueFullError):
-        text = "The queue of the server is full: try again later."
-        return Refusal(Reason.QUEUE_FULL, text, retry_after=error.retry_after)
+        late = isinstance(error, HopelessError)
+        text = _TOO_LONG if late else "The queue of the server is full: try again later."
+        reason = Reason.QUEUE_TOO_LONG if late else Reason.QUEUE_FULL
+        return Refusal(reason, text, retry_after=error.retry_after)
     if isinstance(error, EngineBusy):
         text = "Triton, which computes for this server, has no room: try again later."
         return Refusal(Reason.ENGINE_BUSY, text, retry_after=error.retry_after)

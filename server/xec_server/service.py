@@ -97,7 +97,8 @@ class ReconstructionService(pb_grpc.ReconstructionServicer):  # type: ignore[mis
         note_events(messages)
         remaining = context.time_remaining()
         deadline = None if remaining is None else asyncio.get_running_loop().time() + remaining
-        works = await self._admission.works(served, messages, paths, dead_list, lane)
         path = (current_caller(context), f"call {next(self._numbers)}")
+        self._queue.check(len(messages), deadline, lane, path)
+        works = await self._admission.works(served, messages, paths, dead_list, lane)
         answered = await self._queue.submit(works, deadline, lane, path)
         return [timed(one) for one in answered]

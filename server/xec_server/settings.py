@@ -63,6 +63,7 @@ class ServerSettings:
         forwarding: how they go on to Triton, where that is the engine.
         streams: how many streaming calls there may be.
         limits: of all calls.
+        engine_timeout: seconds that one call of the embedded engine may take; beyond, it hangs.
         grace: seconds for calls in progress once the server is told to stop.
         drain_delay: seconds before that, in which calls are still accepted while health says no,
             so that whoever balances by health turns away.
@@ -78,6 +79,7 @@ class ServerSettings:
     forwarding: ForwardPolicy = field(default_factory=ForwardPolicy)
     streams: StreamPolicy = field(default_factory=StreamPolicy)
     limits: CallLimits = field(default_factory=CallLimits)
+    engine_timeout: float = 60.0
     grace: float = 10.0
     drain_delay: float = 0.0
     ready_file: Path | None = None
@@ -95,6 +97,8 @@ class ServerSettings:
                 f"--admin {self.admin} is reachable from other machines, and whoever reaches it "
                 "can stop the server: use 127.0.0.1, from elsewhere through ssh."
             )
+        if self.engine_timeout <= 0:
+            raise UsageError("An engine call may take some time: --engine-timeout is above 0.")
         queue = min(self.batching.queue, self.forwarding.queue)
         if queue < MAX_EVENTS_PER_BATCH:
             raise UsageError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias, cast
+from typing import Protocol, TypeAlias, cast
 
 from xec.assembly import Outputs, finite_rows
 from xec.engines.base import Engine, ModelInfo, Tensors, tensors_of
@@ -17,11 +17,10 @@ from xec_server.batcher import Answered, Counts
 from xec_server.gateway import Gateway
 from xec_server.lanes import NOBODY, Path
 from xec_server.models import ServedModel
+from xec_server.pace import margin
 
 Observe: TypeAlias = Callable[[Engine, Tensors, Outputs, ModelInfo], None]
 """Sees, in threads, what an engine was given and answered, and by which model; does not raise."""
-
-_LONGEST_MARGIN: Final = 0.25  # seconds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +48,16 @@ class EventQueue(Protocol):
     @property
     def counts(self) -> Counts:
         """What became of all events."""
+        ...
+
+    def check(
+        self,
+        count: int,
+        deadline: float | None = None,
+        lane: Priority = Priority.ONLINE,
+        path: Path = NOBODY,
+    ) -> None:
+        """Refuse `count` events as `submit` would just now, before they cost anything."""
         ...
 
     async def submit(
@@ -122,7 +131,7 @@ def forward(
         seconds: in which they must be answered.
         observe: sees what Triton was given and answered.
     """
-    limit = None if seconds is None else seconds - _margin(seconds)
+    limit = None if seconds is None else seconds - margin(seconds)
     with works[0].served.used() as engine:
         gateway = cast("Gateway", engine)
         inputs = _inputs(works)
@@ -150,11 +159,6 @@ def _not_finite(event: Event) -> Exception:
 
 def _inputs(works: Sequence[Work]) -> Tensors:
     return tensors_of(EventBatch.stack([work.event for work in works]))
-
-
-def _margin(seconds: float) -> float:
-    """What is kept of a call's time for what comes after the engine, and for saying why not."""
-    return min(0.1 * seconds, _LONGEST_MARGIN)
 
 
 def timed(answered: Answered[pb.ReconstructResponse]) -> pb.ReconstructResponse:

@@ -42,6 +42,7 @@ class WatchedQueue:
         self._inner = inner
         self._watcher = watcher
         self.waiting_in: Callable[[Priority], int] = inner.waiting_in
+        self.check = inner.check
         self.drain = inner.drain
         self.close = inner.close
 

@@ -151,15 +151,20 @@ class ConditionsCache:
     def remembered(self, run: int) -> Cached | None:
         """The list of a run if the database need not be asked for it now; never waits.
 
+        In the second half of the time for which it holds, the database is asked on the side: while
+        a run is in demand nobody waits for its list, however slow the database is.
+
         Raises:
             UnknownRun: the database has just said that it knows no list for it.
         """
         run = run_number(run)
         with self._lock:
             entry = self._memory.get(run)
-            if entry is not None and self._is_fresh(entry):
-                return entry.answer(stale=False)
-        return None
+            if entry is None or not self._is_fresh(entry):
+                return None
+            if self._clock() >= entry.asked + self._fresh / 2:
+                self._question(run)
+            return entry.answer(stale=False)
 
     def lookup(self, run: int) -> Cached:
         """The list of a run.
