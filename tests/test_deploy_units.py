@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support_deploy import SYSTEMD, tool
+from support_deploy import DEPLOY, SYSTEMD, tool
 
 UNITS = ("xec-serve@50051", "xec-daq", "xec-triton")
 PROGRAM = "/opt/xec/current/bin/xec"
@@ -101,3 +101,10 @@ def test_the_account_is_made(tmp_path: Path) -> None:
     assert (tmp_path / "etc/passwd").read_text().startswith("xec:")
     for unit in ("xec-daq", "xec-triton"):
         assert setting(unit, "User") == "xec"
+
+
+def test_onnx_runtime_reports_to_nobody() -> None:
+    files = [DEPLOY / "Dockerfile", DEPLOY / "xec-serve.def"]
+    files += [SYSTEMD / "xec-serve@.service", SYSTEMD / "xec-triton.service"]
+    silent = [path.name for path in files if "ORT_DISABLE_TELEMETRY=1" in path.read_text()]
+    assert silent == [path.name for path in files]

@@ -134,6 +134,7 @@ def test_wheel_brings_the_commands(wheel: Path, members: list[str]) -> None:
         "reconstruct",
         "reprocess",
         "evaluate",
+        "health",
     ):
         assert f"{command} = " in text
 
