@@ -11,8 +11,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from random import Random
 
 import psutil
 import pytest
@@ -90,6 +91,43 @@ def test_two_workers_give_the_same_as_none_though_one_is_killed(
     assert killed
     assert wrong_with(out, EXPECTED) == []
     assert contents(out) == here
+
+
+@pytest.mark.faults
+def test_twenty_runs_come_out_the_same_though_workers_are_killed(
+    stub_repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three kills at random moments; one run of the twenty is cut short and fails with a reason."""
+    suffixes = (".root", ".mid.lz4", ".root", ".mid")
+    runs = [write_run(tmp_path, n, 12, suffixes[n % 4]) for n in range(20)]
+    foreign = tmp_path / "run00099.root"
+    foreign.write_bytes(runs[0].read_bytes()[:5000])
+    options = (*runs, foreign, "--model", stub_repository, "--part-events", 2, "--batch-size", 2)
+    here = start(*options, "--out", tmp_path / "here")
+    _, error = here.communicate()
+    assert here.returncode == 10, error
+    random = Random(20)
+    out = tmp_path / "out"
+    process = start(*options, "--out", out, "--cluster", "local:2")
+    killed: set[int] = set()
+    while process.poll() is None:
+        workers = [w for w in workers_of(process) if w.pid not in killed]
+        if begun(out) and workers and len(killed) < 3:
+            time.sleep(random.random())
+            victim = random.choice(workers)
+            with suppress(psutil.NoSuchProcess):
+                victim.send_signal(signal.SIGKILL)
+                killed.add(victim.pid)
+        time.sleep(0.002)
+    _, error = process.communicate()
+    assert process.returncode == 10, error
+    assert "1 of 21 runs failed" in error
+    assert len(killed) == 3
+    expected = Counter((1000 + n, event) for n in range(20) for event in range(12))
+    assert wrong_with(out, expected) == [f"{foreign.name} is failed"]
+    assert contents(out) == contents(tmp_path / "here")
+    with capsys.disabled():
+        sys.stdout.write("\nreprocess: 20 runs with 3 workers killed: 0 lost, 0 doubled\n")
 
 
 @pytest.mark.faults
