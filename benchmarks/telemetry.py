@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import threading
 import time
@@ -23,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
@@ -64,6 +66,14 @@ def receiving() -> Iterator[tuple[Receiver, str]]:
     service.start()
     yield receiver, f"http://127.0.0.1:{port}"
     service.stop(None).wait()
+
+
+@contextmanager
+def sampling(one_in_hundred: bool) -> Iterator[None]:
+    """What is started within traces so many calls, or all."""
+    sampler = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.01"}
+    with patch.dict(os.environ, sampler if one_in_hundred else {}):
+        yield
 
 
 @contextmanager
@@ -156,16 +166,18 @@ def main() -> None:
     requests = single_requests(batch_of(random_events(EVENTS)))
     with ExitStack() as stack:
         receiver, url = stack.enter_context(receiving())
-        ports = [FIRST_PORT, FIRST_PORT + 1]
+        ports = [FIRST_PORT + number for number in range(3)]
         options = {
             "plain": (),
             "plain, once more": (),  # how far apart equals are
             "metrics": ("--metrics", str(ports[0])),
-            "metrics and traces": ("--metrics", str(ports[1]), "--trace", url),
+            "metrics and 1 % of traces": ("--metrics", str(ports[1]), "--trace", url),
+            "metrics and all traces": ("--metrics", str(ports[2]), "--trace", url),
         }
         ways = {}
         for name, added in options.items():
-            process, channel = stack.enter_context(server(arguments.model, *added))
+            with sampling("1 %" in name):
+                process, channel = stack.enter_context(server(arguments.model, *added))
             call = channel.unary_unary(f"{METHOD}Reconstruct")
             ways[name] = Way(callers(call, requests, CALLERS), EVENTS, [process])
         stack.enter_context(scraping(ports))
