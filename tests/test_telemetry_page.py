@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
@@ -16,8 +17,14 @@ from xec.errors import ServiceError, UsageError
 from xec_server.app import Server
 from xec_server.settings import Address
 from xec_server.telemetry import http as page_module
+from xec_server.telemetry import hub
 from xec_server.telemetry.http import MOST_CONNECTIONS, MetricsPage
-from xec_server.telemetry.settings import metrics_address, telemetry_settings, trace_target
+from xec_server.telemetry.settings import (
+    TelemetrySettings,
+    metrics_address,
+    telemetry_settings,
+    trace_target,
+)
 
 
 @pytest.fixture
@@ -107,8 +114,8 @@ def test_where_spans_go_is_told_by_the_option_or_the_standard_variables() -> Non
         trace_target("collector:4317", {})
 
 
-async def test_health_is_told_while_the_server_lives(stub_repository: object) -> None:
-    async with measured(stub_repository) as service:  # type: ignore[arg-type]
+async def test_health_is_told_while_the_server_lives(stub_repository: Path) -> None:
+    async with measured(stub_repository) as service:
         server: Server = service.server
         address = server.telemetry.address
         assert address is not None
@@ -118,3 +125,36 @@ async def test_health_is_told_while_the_server_lives(stub_repository: object) ->
         assert server.telemetry.address is None
         with pytest.raises(OSError, match="refused"):
             socket.create_connection((address.host, address.port), timeout=5)
+
+
+async def test_whoever_shows_metrics_to_other_machines_is_told(
+    stub_repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_to_all = TelemetrySettings(metrics=Address("0.0.0.0", 0))
+    async with measured(stub_repository, telemetry=open_to_all):
+        assert "can be read from other machines" in caplog.text
+    caplog.clear()
+    async with measured(stub_repository):
+        assert "other machines" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (
+            TelemetrySettings(metrics=Address(port=0)),
+            r"prometheus_client: pip install .*\[server\]",
+        ),
+        (
+            TelemetrySettings(trace="http://127.0.0.1:1"),
+            r"opentelemetry: pip install .*\[tracing\]",
+        ),
+    ],
+)
+def test_a_package_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, told: TelemetrySettings, words: str
+) -> None:
+    monkeypatch.setattr(hub, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=words):
+        hub.Telemetry(told)
+    hub.Telemetry(TelemetrySettings())  # needs neither

@@ -105,8 +105,8 @@ class Tracing:
             lane: where they waited.
             answers: to them.
         """
-        if not answers:
-            return
+        if not answers or not get_current_span().is_recording():
+            return  # nothing is to be told, or this call is not one of those sampled
         first = min(answer.queue_seconds for answer in answers)
         last = max(answer.queue_seconds for answer in answers)
         end = max(answer.queue_seconds + answer.compute_seconds for answer in answers)
