@@ -10,11 +10,14 @@ second server in the client's list no gap matters; this is about those that have
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 import numpy as np

@@ -20,7 +20,9 @@ from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
 from xec_server import work
 from xec_server.app import Server
+from xec_server.batcher import DrainingError
 from xec_server.models import ServedModel
+from xec_server.refusal import Refusal
 
 Code = grpc.StatusCode
 OPTIONS = [("grpc.max_receive_message_length", MAX_RESPONSE_BYTES)]
@@ -197,3 +199,27 @@ async def test_the_same_model_again_changes_nothing(repository: Path) -> None:
         await until(lambda: gated.closed == [1])
         assert server.models.swaps == 0
         assert (await server.models.swap()).version == "stub-2"  # the highest
+
+
+async def test_no_swap_comes_after_the_end(repository: Path) -> None:
+    gated = Gated(repository)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(version: int | None) -> GatedEngine:
+        engine = gated(version)
+        if version == 2:
+            begun.set()
+            assert go_on.wait(30)
+        return engine
+
+    async with swapping(repository, reopen=slow) as server:
+        swap = asyncio.create_task(server.operations.reload(2))
+        await asyncio.to_thread(begun.wait, 30)
+        await server.stop()
+        go_on.set()
+        with pytest.raises(Refusal, match="The server is stopping"):
+            await swap
+        with pytest.raises(DrainingError):
+            await server.operations.reload(2)
+        assert server.model.version == "stub-1"
+        await until(lambda: sorted(gated.closed)[:2] == [0, 1])

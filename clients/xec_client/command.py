@@ -31,7 +31,8 @@ def reconstruct(
         bool, typer.Option("--local", help="Reconstruct in this process, on all its cores.")
     ] = False,
     server: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Reconstruct by this server.")
+        str | None,
+        typer.Option(metavar="HOST:PORT,...", help="Reconstruct by this server, or these."),
     ] = None,
     model: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Model repository, for --local.")

@@ -84,7 +84,7 @@ def _source(
 
 def daq(
     *,
-    server: Annotated[str, Option(metavar="HOST:PORT", help="The reconstruction server.")],
+    server: Annotated[str, Option(metavar="HOST:PORT,...", help="The server, or several.")],
     spool: Annotated[
         Path, Option(metavar="FOLDER", help="Keeps events until their results are durable.")
     ],

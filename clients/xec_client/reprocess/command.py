@@ -72,7 +72,8 @@ def run(
         Path, typer.Option(metavar="FOLDER", help="Model repository, where no server is named.")
     ] = Path("model_repository"),
     server: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Reconstruct by this server.")
+        str | None,
+        typer.Option(metavar="HOST:PORT,...", help="Reconstruct by this server, or these."),
     ] = None,
     server_ca: ServerCa = None,
     client_cert: ClientCert = None,
