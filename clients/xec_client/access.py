@@ -17,9 +17,9 @@ import grpc
 
 from xec.errors import FileError, UsageError
 from xec.io.private import read_private, read_small
+from xec_client.bearer import require_token
 from xec_client.client import Client
 from xec_client.retry import DEFAULT_RETRY, RetryPolicy
-from xec_client.settings import require_token
 
 VARIABLE: Final = "XEC_TOKEN"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
-from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +13,7 @@ import grpc.aio
 from xec.engines.priority import Priority
 from xec.event import Event, EventBatch, Reconstruction
 from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_client.bearer import Bearer, Token
 from xec_client.conversation import (
     DEFAULT_WINDOW,
     STREAM_PATH,
@@ -25,7 +25,7 @@ from xec_client.description import ModelDescription
 from xec_client.exchange import METHODS, Exchange, Result, Send, Steps
 from xec_client.requests import Dead
 from xec_client.retry import DEFAULT_RETRY, RetryPolicy
-from xec_client.settings import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Settings, Token, bearer
+from xec_client.settings import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Settings
 from xec_client.streaming_async import stream
 
 
@@ -48,17 +48,17 @@ class AsyncClient:
     ) -> None:
         """Prepare a channel; see `xec_client.Client`."""
         self._exchange = Exchange(Settings(server, timeout, retry))
-        self._bearer = bearer(server, token, tls is not None)
+        bearer = Bearer(server, token, tls is not None)
         if tls is None:
             self._channel = grpc.aio.insecure_channel(server, CHANNEL_OPTIONS)
         else:
             self._channel = grpc.aio.secure_channel(server, tls, CHANNEL_OPTIONS)
         self._calls = {
-            method: self._channel.unary_unary(method.path, None, method.decode)
+            method: bearer.on(self._channel.unary_unary(method.path, None, method.decode))
             for method in METHODS
         }
         decode = pb.StreamResponse.FromString
-        self._stream = self._channel.stream_stream(STREAM_PATH, None, decode)
+        self._stream = bearer.on(self._channel.stream_stream(STREAM_PATH, None, decode))
 
     async def __aenter__(self) -> Self:
         return self
@@ -109,8 +109,7 @@ class AsyncClient:
             ...     print(streamed.event, streamed.result().energy.mean)
         """
         options = StreamOptions(dead, window, lane, timeout)
-        call = partial(self._stream, metadata=self._bearer())
-        return stream(call, Conversation(self._exchange.settings, options), events)
+        return stream(self._stream, Conversation(self._exchange.settings, options), events)
 
     async def model(self, *, timeout: float | None = None) -> ModelDescription:
         """Which model answers."""
@@ -127,10 +126,7 @@ class AsyncClient:
                 try:
                     outcome: Any = None
                     if isinstance(step, Send):
-                        call = self._calls[step.method]
-                        outcome = await call(
-                            step.request, timeout=step.timeout, metadata=self._bearer()
-                        )
+                        outcome = await self._calls[step.method](step.request, timeout=step.timeout)
                     else:
                         await asyncio.sleep(step.seconds)
                 except grpc.RpcError as error:

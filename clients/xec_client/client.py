@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +12,7 @@ import grpc
 from xec.engines.priority import Priority
 from xec.event import Event, EventBatch, Reconstruction
 from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_client.bearer import Bearer, Token
 from xec_client.conversation import (
     DEFAULT_WINDOW,
     STREAM_PATH,
@@ -24,7 +24,7 @@ from xec_client.description import ModelDescription
 from xec_client.exchange import METHODS, Exchange, Result, Send, Steps
 from xec_client.requests import Dead
 from xec_client.retry import DEFAULT_RETRY, RetryPolicy
-from xec_client.settings import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Settings, Token, bearer
+from xec_client.settings import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Settings
 from xec_client.streaming import stream
 
 
@@ -63,17 +63,17 @@ class Client:
                 sent in clear to another machine.
         """
         self._exchange = Exchange(Settings(server, timeout, retry))
-        self._bearer = bearer(server, token, tls is not None)
+        bearer = Bearer(server, token, tls is not None)
         if tls is None:
             self._channel = grpc.insecure_channel(server, CHANNEL_OPTIONS)
         else:
             self._channel = grpc.secure_channel(server, tls, CHANNEL_OPTIONS)
         self._calls = {
-            method: self._channel.unary_unary(method.path, None, method.decode)
+            method: bearer.on(self._channel.unary_unary(method.path, None, method.decode))
             for method in METHODS
         }
         decode = pb.StreamResponse.FromString
-        self._stream = self._channel.stream_stream(STREAM_PATH, None, decode)
+        self._stream = bearer.on(self._channel.stream_stream(STREAM_PATH, None, decode))
 
     def __enter__(self) -> Self:
         return self
@@ -148,8 +148,7 @@ class Client:
             ...     print(streamed.event, streamed.result().energy.mean)
         """
         options = StreamOptions(dead, window, lane, timeout)
-        call = partial(self._stream, metadata=self._bearer())
-        return stream(call, Conversation(self._exchange.settings, options), events)
+        return stream(self._stream, Conversation(self._exchange.settings, options), events)
 
     def model(self, *, timeout: float | None = None) -> ModelDescription:
         """Which model answers."""
@@ -170,8 +169,7 @@ class Client:
                 try:
                     outcome: Any = None
                     if isinstance(step, Send):
-                        call = self._calls[step.method]
-                        outcome = call(step.request, timeout=step.timeout, metadata=self._bearer())
+                        outcome = self._calls[step.method](step.request, timeout=step.timeout)
                     else:
                         time.sleep(step.seconds)
                 except grpc.RpcError as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,11 +16,6 @@ LONGEST_TIMEOUT: Final = 86_400.0
 """Seconds; what never ends is no deadline, and gRPC takes what its clock cannot hold for 0."""
 
 _MAX_PORT: Final = 65_535
-
-Metadata = tuple[tuple[str, str], ...]
-_AUTHORIZATION: Final = "authorization"
-_FIRST_PRINTED: Final = "!"
-_LAST_PRINTED: Final = "~"
 
 CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     # A dead peer or a half-open connection is noticed within 40 s, not after hours.
@@ -63,58 +56,6 @@ class Settings:
     def __post_init__(self) -> None:
         _require_address(self.server)
         require_timeout(self.timeout)
-
-
-Token = str | Callable[[], str]
-"""A bearer token, or what gives the one of the moment for each call."""
-
-
-def bearer(server: str, token: Token | None, encrypted: bool) -> Callable[[], Metadata | None]:
-    """What gives the metadata of each call.
-
-    Args:
-        server: address, ``host:port``.
-        token: of the client, if it has one.
-        encrypted: whether the channel is.
-
-    Raises:
-        UsageError: the token would be sent unencrypted to another machine, or cannot be one.
-    """
-    if token is None:
-        return lambda: None
-    if not (encrypted or _is_loopback(server.rpartition(":")[0].strip("[]"))):
-        raise UsageError(
-            f"A token is not sent unencrypted to another machine ({server}): use TLS, by "
-            "--server-ca."
-        )
-    give = token if callable(token) else _constant(require_token(token, "The token"))
-    return lambda: ((_AUTHORIZATION, f"Bearer {give()}"),)
-
-
-def _constant(token: str) -> Callable[[], str]:
-    return lambda: token
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def require_token(text: str, where: str) -> str:
-    """The text, if it can travel as a token.
-
-    Args:
-        text: never part of a message.
-        where: it is from.
-
-    Raises:
-        UsageError: it is empty, or has spaces or other than ASCII characters.
-    """
-    if not text or not all(_FIRST_PRINTED <= char <= _LAST_PRINTED for char in text):
-        raise UsageError(f"{where} holds no token: one line, as xec tokens new prints it.")
-    return text
 
 
 def _require_address(server: str) -> None:
