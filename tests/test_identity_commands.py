@@ -97,6 +97,7 @@ def test_daq(served: Served, tmp_path: Path) -> None:
     assert verdict.results == len(batch)
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_openssl_commands_of_the_documentation(tmp_path: Path) -> None:
     """What docs/security.md says makes certificates that work."""
     text = (Path(__file__).parents[1] / "docs" / "security.md").read_text()

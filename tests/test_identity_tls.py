@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 
 from support_client import real_server
 from support_identity import DAY, NOW, House, Pair, issue
+from support_server import running
 from xec.errors import FileError, UsageError
 from xec.io.private import read_private
 from xec_client import Client
@@ -202,3 +203,15 @@ def test_tls_begins_with_1_2(house: House, stub_repository: Path) -> None:
 
 def test_by_default_nothing_is_asked() -> None:
     assert Identity().credentials is None
+
+
+async def test_listening_in_clear_beyond_loopback_is_told(
+    stub_repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for host, told in (("127.0.0.1", False), ("0.0.0.0", True)):
+        caplog.clear()
+        settings = ServerSettings(Address(host, 0), insecure_listen=True, grace=0)
+        async with running(stub_repository, settings=settings):
+            pass
+        warned = "is open to other machines, and nothing is encrypted" in caplog.text
+        assert warned is told
