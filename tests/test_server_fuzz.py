@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from support_stream import until
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_server.guard import Guard
 
+log = logging.getLogger(__name__)
 FORESEEN = {"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED"}
 IN_FLIGHT = 24
 
@@ -141,9 +143,7 @@ async def test_the_control_with_decoding_by_grpc_the_fuzz_fails(
 
 
 @pytest.mark.faults
-async def test_each_of_a_hundred_thousand_messages(
-    stub_repository: Path, events: Events, record_property: Any
-) -> None:
+async def test_each_of_a_hundred_thousand_messages(stub_repository: Path, events: Events) -> None:
     async with running(stub_repository, DEAD) as service:
         await fuzzed(service, Fuzz(2), 20_000)
         gc.collect()
@@ -153,6 +153,5 @@ async def test_each_of_a_hundred_thousand_messages(
         growth = (psutil.Process().memory_info().rss - before) / before
         check(found, 100_000)
         await nothing_is_left(service, events)
-        record_property("found", str(found))
-        record_property("growth of resident memory", f"{growth:.2%} of {before / 1e6:.0f} MB")
+        log.info("%s: %+.2f %% of %.0f MB", found, 100 * growth, before / 1e6)
         assert growth < 0.05

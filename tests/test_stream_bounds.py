@@ -234,6 +234,22 @@ async def test_draining_answers_what_was_accepted(stub_repository: Path, events:
         assert (counts.answered, counts.unanswered) == (10, 0)
 
 
+async def test_an_old_stream_ends_in_good_order(stub_repository: Path, events: Events) -> None:
+    policy = StreamPolicy(window=WINDOW, longest=0.5)
+    async with held_back(stub_repository, policy) as (service, _):
+        stream = await opened(service.stub)
+        await stream.send(*enumerate(events(5)))
+        await until(lambda: service.server.streams.counts.events == 5)
+        await asyncio.sleep(0.6)
+        service.engine.passes.release(10**6)
+        assert sorted(ids(await stream.answers(5))) == list(range(5))
+        text, _ = await refusal(stream.call.read(), Code.UNAVAILABLE, "STREAM_TOO_OLD")
+        assert "open another one" in text
+        again = await opened(service.stub)
+        await again.send((0, next(iter(events(1)))))
+        assert len(await again.end()) == 1
+
+
 async def test_a_client_that_never_reads_does_not_keep_the_server_alive(
     stub_repository: Path, events: Events
 ) -> None:

@@ -78,7 +78,8 @@ GRPC_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     # each that still comes, gigabytes in seconds; without it, answers to pings are bounded.
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.max_connection_age_ms", 3_600_000),
-    ("grpc.max_connection_age_grace_ms", 300_000),
+    # Longer than a stream lasts, so that each ends by itself and in good order.
+    ("grpc.max_connection_age_grace_ms", 3_900_000),
 )
 
 

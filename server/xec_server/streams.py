@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
@@ -33,15 +34,21 @@ class StreamPolicy:
         per_client: of one connection.
         window: events that one stream holds at most; a client may ask for fewer.
         opening: seconds in which the first message comes.
+        longest: seconds after which a stream takes no more and ends in good order; below the
+            grace of old connections, which would cut it off.
     """
 
     streams: int = 64
     per_client: int = 16
     window: int = 256
     opening: float = 10.0
+    longest: float = 3600.0
 
     def __post_init__(self) -> None:
-        if min(self.streams, self.per_client, self.window) < 1 or self.opening <= 0:
+        if (
+            min(self.streams, self.per_client, self.window) < 1
+            or min(self.opening, self.longest) <= 0
+        ):
             raise UsageError("Streams, streams per client and their window are at least 1.")
 
 
@@ -61,7 +68,8 @@ class Streams:
         self._policy = policy
         self._clients: Counter[str] = Counter()
         self._running: set[EventStream] = set()
-        self._draining = asyncio.Event()
+        self._draining = False
+        self._ends: set[asyncio.Event] = set()
         self._numbers = count()
 
     @property
@@ -76,7 +84,9 @@ class Streams:
 
     def drain(self) -> None:
         """Let streams accept no more; each ends when all that it accepted is answered."""
-        self._draining.set()
+        self._draining = True
+        for end in self._ends:
+            end.set()
 
     async def serve(self, requests: AsyncIterator[pb.StreamRequest], context: Context) -> None:
         """One call, to its end.
@@ -94,7 +104,7 @@ class Streams:
             self._clients -= Counter((client,))
 
     def _enter(self, client: str) -> None:
-        if self._draining.is_set():
+        if self._draining:
             raise DrainingError
         policy = self._policy
         if self.open >= policy.streams or self._clients[client] >= policy.per_client:
@@ -136,7 +146,30 @@ class Streams:
         self.counts.opened += 1
         self._running.add(stream)
         try:
-            await context.write(pb.StreamResponse(opened=pb.StreamOpened(window=window)))
-            await stream.run(requests, context.write, self._draining)
+            with self._end() as end:
+                await context.write(pb.StreamResponse(opened=pb.StreamOpened(window=window)))
+                await stream.run(requests, context.write, end)
+        except DrainingError:
+            if self._draining:
+                raise
+            raise Refusal(
+                Reason.STREAM_TOO_OLD,
+                f"A stream ends after {self._policy.longest:g} s; all that was accepted is "
+                "answered: open another one.",
+            ) from None
         finally:
             self._running.discard(stream)
+
+    @contextmanager
+    def _end(self) -> Iterator[asyncio.Event]:
+        """Set when a stream is to take no more."""
+        end = asyncio.Event()
+        if self._draining:
+            end.set()
+        self._ends.add(end)
+        timer = asyncio.get_running_loop().call_later(self._policy.longest, end.set)
+        try:
+            yield end
+        finally:
+            timer.cancel()
+            self._ends.discard(end)
