@@ -212,6 +212,8 @@ class Server:
             self._watch.stop()
         self._queue.close()
         await asyncio.sleep(min(LAST_CALLS, self._settings.grace))
+        if isinstance(self._queue, Batcher):
+            self._queue.abandon()
         await self._grpc.stop(LAST_SENDS)
         self._engine.close()
         self._lists.close()
