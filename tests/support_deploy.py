@@ -32,9 +32,6 @@ VALUES = {
     "XEC_SERVER": "127.0.0.1:50051",
 }
 
-# Options that the files already use; those that the command does not know yet are left out.
-PENDING = {"--tls-cert", "--tls-key", "--tokens", "--metrics", "--admin", "--log-format"}
-
 
 def tool(name: str) -> str:
     """A program that `.ci/tools` or the extra `dev` installs; without it a test is skipped."""
@@ -68,19 +65,7 @@ def command_of(words: list[str]) -> tuple[Any, list[str]]:
 def parse(words: list[str]) -> None:
     """Parse a command line as the real command does, without running it."""
     command, arguments = command_of(words)
-    known = {option for parameter in command.params for option in parameter.opts}
-    command.make_context(words[1], _without(arguments, PENDING - known))
-
-
-def _without(arguments: list[str], options: set[str]) -> list[str]:
-    kept: list[str] = []
-    rest = iter(arguments)
-    for word in rest:
-        if word.partition("=")[0] not in options:
-            kept.append(word)
-        elif "=" not in word:
-            next(rest)
-    return kept
+    command.make_context(words[1], arguments)
 
 
 def sections(text: str) -> dict[str, str]:

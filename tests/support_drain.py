@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 
+from support_operator import METADATA, tokens_file
 from support_server import SETTINGS
 from support_stream import until
 from support_swap import NOTHING
@@ -91,12 +92,13 @@ class Process:
     def __init__(self, repository: Path, folder: Path, *arguments: str) -> None:
         folder.mkdir()
         self._ready = folder / "ready"
+        self._tokens = tokens_file(folder)
         self._command = [*_XEC, "--model", str(repository), "--no-dead-list", *arguments]
         self.address, self._admin = "127.0.0.1:0", "127.0.0.1:0"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        places = ("--listen", self.address, "--admin", "127.0.0.1:0")
+        places = ("--listen", self.address, "--admin", "127.0.0.1:0", "--tokens", str(self._tokens))
         command = [*self._command, *places, "--ready-file", str(self._ready)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self._ready.unlink(missing_ok=True)
@@ -111,7 +113,7 @@ class Process:
 
     async def status(self) -> Any:
         async with grpc.aio.insecure_channel(self._admin) as channel:
-            return await AdminStub(channel).GetStatus(pb.GetStatusRequest())
+            return await AdminStub(channel).GetStatus(pb.GetStatusRequest(), metadata=METADATA)
 
     async def has_callers(self) -> None:
         """Wait until calls come."""
@@ -125,7 +127,7 @@ class Process:
         assert self._process is not None
         if how is None:
             async with grpc.aio.insecure_channel(self._admin) as channel:
-                answer = await AdminStub(channel).Drain(pb.DrainRequest())
+                answer = await AdminStub(channel).Drain(pb.DrainRequest(), metadata=METADATA)
                 assert answer.cut_off == 0
         else:
             self._process.send_signal(how)

@@ -17,7 +17,7 @@ from xec.errors import FileError, UsageError
 from xec.event import Event
 from xec_client import AsyncClient, Client
 from xec_client.access import NO_ACCESS, Access
-from xec_client.bearer import Bearer
+from xec_client.bearer import bearer
 from xec_client.errors import AccessDenied
 from xec_client.places import NOTHING_DEAD, Remote, Work
 from xec_client.reprocess.job import Job
@@ -85,10 +85,10 @@ def test_a_token_goes_unencrypted_to_no_other_machine() -> None:
 
 
 def test_of_several_servers_none_may_be_another_machine() -> None:
-    Bearer("127.0.0.1:1, [::1]:2", "xec_t", encrypted=False)
-    for servers in ("127.0.0.1:1,10.0.0.1:1", "10.0.0.1:1, 127.0.0.1:1"):
+    bearer(("127.0.0.1:1", "[::1]:2"), "xec_t", encrypted=False)
+    for servers in (("127.0.0.1:1", "10.0.0.1:1"), ("10.0.0.1:1", "127.0.0.1:1")):
         with pytest.raises(UsageError, match="not sent unencrypted"):
-            Bearer(servers, "xec_t", encrypted=False)
+            bearer(servers, "xec_t", encrypted=False)
 
 
 @pytest.mark.parametrize("token", ["", "xec a", "xec\n", "xec\x00", "xecä"])

@@ -14,11 +14,9 @@ import yaml
 
 from support_deploy import (
     DEPLOY,
-    PENDING,
     PROJECT,
     ROOT,
     command_lines,
-    command_of,
     documents,
     instructions,
     parse,
@@ -64,12 +62,6 @@ def test_a_command_line_that_is_wrong_would_be_seen(line: str) -> None:
     wrong = r"(?i)no such option|valid integer|missing|not one of"
     with pytest.raises(Exception, match=wrong):
         parse(line.split())
-
-
-def test_no_option_is_pending_that_exists() -> None:
-    known = {option for p in command_of(["xec", "serve"])[0].params for option in p.opts}
-    there = PENDING & known
-    assert there in (set(), PENDING), "remove the guard of support_deploy.py"
 
 
 # -- the image ------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 
 from support_client import real_server
 from support_identity import DAY, NOW, House, entry, issue, methods_of, outcome, recorded
+from support_operator import LETS_ALL_IN
 from xec.engines.onnx import OnnxEngine, OnnxSettings
 from xec_server.app import SERVICE, Server
 from xec_server.identity.identity import Identity, open_identity
@@ -31,8 +32,11 @@ def registered(stub_repository: Path) -> list[set[str]]:
 
     async def made() -> list[set[str]]:
         engine = OnnxEngine(stub_repository, OnnxSettings(sessions=1))
+        settings = ServerSettings(
+            Address(port=0), grace=0, admin=Address(port=0), identity=LETS_ALL_IN
+        )
         with recorded(pytest.MonkeyPatch()) as servers:
-            server = Server(engine, None, ServerSettings(Address(port=0), grace=0))
+            server = Server(engine, None, settings)
             await server.stop()
         return [methods_of(recording) for recording in servers]
 
@@ -48,7 +52,7 @@ def methods(registered: list[set[str]]) -> set[str]:
 
 def test_every_registered_method_is_classified(registered: list[set[str]]) -> None:
     everything = set.union(*registered)
-    assert len(everything) >= 7
+    assert len(everything) >= 10
     assert everything <= METHODS.keys()
 
 

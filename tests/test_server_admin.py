@@ -17,6 +17,7 @@ import grpc
 import pytest
 from typer.testing import CliRunner
 
+from support_operator import LETS_ALL_IN, TOKEN, tokens_file
 from support_server import NOTHING_DEAD, SETTINGS, details, refusal, request
 from support_swap import add_version, other_model, swapping, two_models
 from xec.errors import ModelError, ServiceError, UsageError, XecError
@@ -27,7 +28,7 @@ from xec_server.admin_command import app
 from xec_server.settings import Address, ServerSettings
 
 Code = grpc.StatusCode
-WITH_ADMIN = replace(SETTINGS, admin=Address(port=0))
+WITH_ADMIN = replace(SETTINGS, admin=Address(port=0), identity=LETS_ALL_IN)
 XEC = [sys.executable, "-c", "from xec.cli import main; main()", "serve", "--sessions", "1"]
 OPTIONS = [("grpc.max_receive_message_length", 2**24)]
 
@@ -45,10 +46,14 @@ def serving(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
     """`xec serve` with a port for operators, and both addresses."""
     ready = folder / "ready"
     command = [*XEC, "--model", str(folder), "--no-dead-list", "--listen", "127.0.0.1:0"]
-    command += ["--admin", "127.0.0.1:0", "--ready-file", str(ready), *arguments]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    command += ["--admin", "127.0.0.1:0", "--tokens", str(tokens_file(folder))]
+    command += ["--ready-file", str(ready), *arguments]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process,
+    ):
         try:
             end = time.monotonic() + 60
             while not ready.exists():
@@ -56,6 +61,7 @@ def serving(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
                 assert time.monotonic() < end
                 time.sleep(0.02)
             address, admin = ready.read_text().splitlines()
+            patch.setenv("XEC_TOKEN", TOKEN)
             yield process, address, admin.removeprefix("admin ")
         finally:
             process.kill()
@@ -145,7 +151,7 @@ async def test_bytes_that_are_no_message(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "daq.example.org"])
 def test_operators_are_on_this_machine(host: str) -> None:
     with pytest.raises(UsageError, match="can stop the server"):
-        ServerSettings(admin=Address(host, 1), insecure_listen=True)
+        ServerSettings(admin=Address(host, 1), insecure_listen=True, identity=LETS_ALL_IN)
     with pytest.raises(UsageError, match="another machine"):
         raise xec_admin("status", "--admin", str(Address(host, 1)))[1] or AssertionError
 

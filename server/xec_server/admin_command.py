@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from xec.cli import Command
-from xec.errors import FileError, ModelError, ServiceError, UsageError, XecError
+from xec.errors import ModelError, ServiceError, UsageError, XecError
 
 Option = typer.Option
 _VARIABLE: Final = "XEC_TOKEN"
@@ -24,7 +24,9 @@ TokenFile = Annotated[
     Option(metavar="FILE", help=f"Holds your token, if the server asks for one; or {_VARIABLE}."),
 ]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Reload, drain or look at a running server.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Reload, drain or look at a running server."
+)
 
 
 @app.command()
@@ -111,10 +113,9 @@ def _named(provenance: Any) -> str:
 def _token(file: Path | None) -> str | None:
     if file is None:
         return os.environ.get(_VARIABLE) or None
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"The token file {file} cannot be read: check its name.") from error
+    from xec.io.private import read_private  # noqa: PLC0415
+
+    return read_private(file).decode("ascii", errors="replace").strip()
 
 
 def _ask(admin: str, method: str, request: Any, timeout: float, token_file: Path | None) -> Any:

@@ -109,9 +109,10 @@ class Server:
         queue = _queue_of(self.models, settings, self.telemetry.observe)
         self.engine_lost = asyncio.Event()
         """Set once the embedded engine does not come back: only another process helps then."""
+        self._batcher = queue if isinstance(queue, Batcher) else None
         self._watch: EngineWatch | None = None
-        if isinstance(queue, Batcher):
-            self._watch = EngineWatch(queue, settings.engine_timeout, self._can_answer)
+        if self._batcher is not None:
+            self._watch = EngineWatch(self._batcher, settings.engine_timeout, self._can_answer)
             self.engine_lost = self._watch.lost
         self._queue = self.telemetry.watched(queue)
         self.lists = DeadLists(own, runs)
@@ -147,7 +148,7 @@ class Server:
     @property
     def is_stuck(self) -> bool:
         """Whether threads are in the embedded engine, which a server that has stopped has not."""
-        return self._watch is not None and self._watch.is_stuck
+        return self._batcher is not None and self._batcher.busy > 0
 
     @property
     def model(self) -> ModelInfo:
@@ -183,7 +184,7 @@ class Server:
     @property
     def listens_insecurely(self) -> bool:
         """Whether other machines are listened to and nothing is encrypted."""
-        return not self.address.is_loopback
+        return self._settings.is_exposed
 
     async def start(self) -> None:
         """Listen, and say so by health and by the ready file.
@@ -283,6 +284,8 @@ class Server:
             self._watch.stop()
         self._queue.close()
         await asyncio.sleep(min(LAST_CALLS, self.ending.grace))
+        if self._batcher is not None:
+            self._batcher.abandon()
         await self._grpc.stop(LAST_SENDS)
         self.ending.is_over(cut_off)
         if self.admin is not None:

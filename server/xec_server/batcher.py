@@ -84,7 +84,7 @@ class EngineHangsError(Exception):
 
 
 class DeadlinePassedError(Exception):
-    """The event's deadline passed before the engine could start on it."""
+    """The event's deadline passed before the engine could start on it, or would have meanwhile."""
 
 
 class DrainingError(Exception):
@@ -158,7 +158,7 @@ class Batcher(Generic[Item, Answer]):
         self._draining = False
         self._shares = Shares(policy.queue)
         self._hangs = False
-        self._closed = False
+        self._abandoned = False
         self._pace = Pace(policy.workers)
         self._threads = DaemonThreads(policy.workers, "xec-batch")
 
@@ -298,12 +298,19 @@ class Batcher(Generic[Item, Answer]):
         return min(job.arrived for job in self._queue.firsts()) + self._policy.delay
 
     def _take(self) -> list[_Job[Item, Answer]]:
+        """The next ones, without those that would be late; if all would be, some are tried."""
         batch: list[_Job[Item, Answer]] = []
+        late: list[_Job[Item, Answer]] = []
+        soon = self._clock.time() + self._pace.one_call(self._policy.size)
         while self._queue and len(batch) < self._policy.size:
             job = self._queue.take()
             if not self._is_lost(job):
-                batch.append(job)
-        return batch
+                (late if job.deadline < soon else batch).append(job)
+        tried = [] if batch else late[: self._policy.size]
+        for job in late[len(tried) :]:
+            self.counts.expired += 1
+            job.future.set_exception(DeadlinePassedError())
+        return batch or tried
 
     def _start(self, batch: list[_Job[Item, Answer]]) -> None:
         under_way = _UnderWay(batch, self._clock.time())
@@ -317,7 +324,7 @@ class Batcher(Generic[Item, Answer]):
 
     async def _run(self, one: _UnderWay[Item, Answer]) -> None:
         answers = await self._answers([job.item for job in one.batch])
-        if self._closed:
+        if self._abandoned:
             return
         seconds = self._clock.time() - one.started
         self._pace.learn(seconds / len(one.batch))
@@ -387,13 +394,17 @@ class Batcher(Generic[Item, Answer]):
             await asyncio.wait(self._running, timeout=_LOOK_SECONDS)
 
     def close(self) -> None:
-        """Refuse what still waits or is under way, and let the threads end."""
-        self._draining = self._closed = True
+        """Refuse what still waits and let the threads end."""
+        self._draining = True
         self._give_up_waiting(DrainingError())
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def abandon(self) -> None:
+        """Refuse what is under way, too: nobody waits for the engine any more."""
+        self._abandoned = True
         for one in self._running.values():
             for job in one.batch:
                 self.counts.failed += 1
                 if not job.future.done():
                     job.future.set_exception(DrainingError())
         self._running.clear()
-        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -42,11 +42,6 @@ def end_process(error: EngineLost) -> NoReturn:
 class Watched(Protocol):
     """What hands events to the engine: `xec_server.batcher.Batcher`."""
 
-    @property
-    def busy(self) -> int:
-        """Threads that are in the engine, also after the end."""
-        ...
-
     def check_engine(self, limit: float) -> bool:
         """Whether a call can come back, where one may take `limit` seconds."""
         ...
@@ -71,11 +66,6 @@ class EngineWatch:
         self._tell = tell
         self._hangs_since: float | None = None
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def is_stuck(self) -> bool:
-        """Whether threads are in the engine; once all has ended there should be none."""
-        return self._watched.busy > 0
 
     def start(self) -> None:
         """Look from now on."""

@@ -25,6 +25,10 @@ class Pace:
         """Seconds that so many events take all calls together; 0 before any has ended."""
         return events * self._seconds_per_event / self._at_once
 
+    def one_call(self, events: int) -> float:
+        """Seconds that one call for so many events takes."""
+        return events * self._seconds_per_event
+
     def retry_after(self, waiting: int) -> float:
         """Seconds until about half of what waits now is done."""
         return hint(self.time_for(waiting) / 2)

@@ -92,6 +92,11 @@ class ServerSettings:
                 f"{self.address} is reachable from other machines and nothing is encrypted: give "
                 "--tls-cert and --tls-key, listen on 127.0.0.1, or say --insecure-listen."
             )
+        if self.admin is not None and not self.identity.asks_for_names:
+            raise UsageError(
+                "--admin needs --tokens: whoever may stop the server has the right admin, by a "
+                "token of `xec tokens new`."
+            )
         if self.admin is not None and not self.admin.is_loopback:
             raise UsageError(
                 f"--admin {self.admin} is reachable from other machines, and whoever reaches it "

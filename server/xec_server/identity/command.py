@@ -121,7 +121,12 @@ def new(
 
 @app.command()
 def permit(
-    name: Annotated[str, typer.Argument(help="In the certificate: an alternative name, or CN.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="In the certificate: an alternative name, or CN. everybody: who has no name."
+        ),
+    ],
     *,
     file: TheFile,
     rights: TheRights,
@@ -130,9 +135,14 @@ def permit(
 
     Example: xec tokens permit daq.example.org --file tokens.json --rights reconstruct,info
     """
-    from xec_server.identity.register import Holder  # noqa: PLC0415
+    from xec_server.identity.register import EVERYBODY, Holder  # noqa: PLC0415
 
-    holder = Holder(_name(name), _rights(rights))
+    wanted = _rights(rights)
+    if name == EVERYBODY:
+        _change(file, lambda register: replace(register, everybody=wanted))
+        typer.echo(f"xec tokens: who has no name may {rights}", err=True)
+        return
+    holder = Holder(_name(name), wanted)
 
     def change(register: Register) -> Register:
         others = tuple(one for one in register.certificates if one.name != name)
@@ -160,6 +170,8 @@ def show(*, file: TheFile) -> None:
         typer.echo(f"{entry.holder.name}  token {entry.id}  {rights}  {until}{state}")
     for holder in register.certificates:
         typer.echo(f"{holder.name}  certificate  {','.join(sorted(holder.rights))}")
+    if register.everybody:
+        typer.echo(f"everybody  without a name  {','.join(sorted(register.everybody))}")
 
 
 @app.command()
@@ -175,6 +187,8 @@ def revoke(
 
     Example: xec tokens revoke daq --file tokens.json --id 1a2b3c4d
     """
+    from xec_server.identity.register import EVERYBODY, Register  # noqa: PLC0415
+
     gone = 0
 
     def change(register: Register) -> Register:
@@ -189,10 +203,13 @@ def revoke(
         )
         gone = len(register.tokens) - len(tokens)
         gone += len(register.certificates) - len(certificates)
+        everybody = register.everybody
+        if name == EVERYBODY and everybody:
+            gone, everybody = 1, frozenset()
         if not gone:
             which = "" if token_id is None else f" with id {token_id[:60]}"
             raise UsageError(f"{file} has nobody named {name[:60]}{which}: see xec tokens list.")
-        return replace(register, tokens=tokens, certificates=certificates)
+        return Register(tokens, certificates, everybody)
 
     _change(file, change)
     typer.echo(f"xec tokens: {gone} revoked", err=True)

@@ -19,6 +19,8 @@ LOOK_SECONDS: Final = 1.0
 """Between two looks at the calls that are open: with the second after which the file is read
 again, what was revoked ends within two."""
 
+_NO_NAME: Final = ""
+
 
 def _now() -> datetime:
     return datetime.now(UTC)
@@ -65,30 +67,29 @@ class IdentityGate:
             yield
             return
         holder = self._permitted(proof, right)
-        call.caller = call.caller if holder is None else holder.name
+        call.caller = holder.name or call.caller
         with self._followed(proof, right):
             yield
 
-    def _permitted(self, proof: Credentials, right: Right) -> Holder | None:
-        """Who calls; None: somebody without a name.
+    def _permitted(self, proof: Credentials, right: Right) -> Holder:
+        """Who calls, perhaps without a name.
 
         Raises:
             Refusal: they may not.
         """
         holder = self._holder(proof)
-        rights = OPEN if holder is None else holder.rights
-        if right in rights:
+        if right in holder.rights:
             return holder
-        who = "a caller without a name" if holder is None else holder.name
+        who = holder.name or "a caller without a name"
         raise Refusal(
             Reason.PERMISSION_DENIED,
             f"This call needs the right {right.value}, which {who} does not have here: ask who "
             "runs the server.",
         )
 
-    def _holder(self, proof: Credentials) -> Holder | None:
+    def _holder(self, proof: Credentials) -> Holder:
         if self._register is None:
-            return Holder(proof.names[0], OPEN) if proof.names else None
+            return Holder(proof.names[0] if proof.names else _NO_NAME, OPEN)
         register = self._register()
         if proof.digest is None:
             return _by_certificate(register, proof.names)
@@ -141,6 +142,8 @@ class IdentityGate:
 
 
 def _by_certificate(register: Register, names: tuple[str, ...]) -> Holder:
+    if not names and register.everybody:
+        return Holder(_NO_NAME, register.everybody)
     if not names:
         raise Refusal(
             Reason.UNAUTHENTICATED,

@@ -24,10 +24,12 @@ class Identity:
     Args:
         gate: before every method.
         credentials: of TLS; None: unencrypted.
+        asks_for_names: whether a register says who may do what; without one nobody administers.
     """
 
     gate: Gate = field(default_factory=IdentityGate)
     credentials: grpc.ServerCredentials | None = None
+    asks_for_names: bool = False
 
 
 def read_register(path: Path) -> Register:
@@ -69,4 +71,4 @@ def open_identity(
     if tokens is not None:
         path = tokens
         gate = IdentityGate(Watched((path,), lambda: read_register(path), "Identities").get)
-    return Identity(gate, None if files is None else credentials(files))
+    return Identity(gate, None if files is None else credentials(files), tokens is not None)

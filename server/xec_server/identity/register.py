@@ -8,10 +8,12 @@ JSON, so that every tool can read and write it::
         {"name": "daq", "sha256": "<64 hexadecimal digits>", "rights": ["reconstruct", "info"],
          "created": "2026-11-25T17:00:00+00:00", "expires": "2027-11-25T17:00:00+00:00"}
       ],
-      "certificates": [{"name": "daq.example.org", "rights": ["reconstruct", "info"]}]
+      "certificates": [{"name": "daq.example.org", "rights": ["reconstruct", "info"]}],
+      "everybody": ["info"]
     }
 
 `created` and `expires` may be left out; a token without `expires` is good until it is revoked.
+`everybody` is what needs no name, nothing by default and never `admin`.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from xec_server.identity.rights import Right
 from xec_server.identity.tokens import ID_DIGITS
 
 FORMAT: Final = "xec-identities/1"
+EVERYBODY: Final = "everybody"
+"""Stands for callers without a name; nobody has it as one."""
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:/+*=,-]{0,99}")
 _MAY_NAME: Final = "letters, digits and ._@:/+*=,- (at most 100)"
@@ -76,10 +80,12 @@ class Register:
     Args:
         tokens: several may have one name, as while one replaces another.
         certificates: by their names.
+        everybody: what callers may do who have no name.
     """
 
     tokens: tuple[TokenEntry, ...] = ()
     certificates: tuple[Holder, ...] = ()
+    everybody: frozenset[Right] = frozenset()
 
     def by_token(self, digest: str) -> Holder | None:
         """Who has the token with this digest.
@@ -120,6 +126,8 @@ def check_name(name: object) -> str:
     """
     if not (isinstance(name, str) and _NAME.fullmatch(name)):
         raise ValueError(f"a name consists of {_MAY_NAME}")
+    if name == EVERYBODY:
+        raise ValueError("everybody has no name")
     return name
 
 
@@ -151,7 +159,7 @@ def _reason(error: Exception) -> str:
 
 
 def _register(document: Any) -> Register:
-    _only(document, {"format", "tokens", "certificates"}, "the file")
+    _only(document, {"format", "tokens", "certificates", EVERYBODY}, "the file")
     if document["format"] != FORMAT:
         raise ValueError(f"its format is not {FORMAT}")
     tokens = tuple(_token(entry) for entry in _list(document, "tokens"))
@@ -161,7 +169,16 @@ def _register(document: Any) -> Register:
         raise ValueError("a token or a certificate is listed twice")
     if set(names) & {entry.holder.name for entry in tokens}:
         raise ValueError("a token and a certificate have the same name")
-    return Register(tokens, certificates)
+    return Register(tokens, certificates, _of_everybody(document))
+
+
+def _of_everybody(document: dict[str, Any]) -> frozenset[Right]:
+    if not document.get(EVERYBODY):
+        return frozenset()
+    rights = _rights({"rights": document[EVERYBODY]})
+    if Right.ADMIN in rights:
+        raise ValueError("admin is not for everybody")
+    return rights
 
 
 def _list(document: dict[str, Any], key: str) -> list[Any]:
@@ -211,7 +228,7 @@ def _moment(entry: dict[str, Any], key: str) -> datetime | None:
 
 def write_register(register: Register) -> bytes:
     """The file's content."""
-    document = {
+    document: dict[str, Any] = {
         "format": FORMAT,
         "tokens": [_token_entry(entry) for entry in register.tokens],
         "certificates": [
@@ -219,6 +236,8 @@ def write_register(register: Register) -> bytes:
             for holder in register.certificates
         ],
     }
+    if register.everybody:
+        document[EVERYBODY] = sorted(register.everybody)
     return (json.dumps(document, indent=2) + "\n").encode()
 
 

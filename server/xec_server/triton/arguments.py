@@ -95,6 +95,7 @@ def variables(environment: Environment) -> dict[str, str]:
     return {
         **{name: os.environ[name] for name in kept if name in os.environ},
         "PATH": f"{environment.scripts}:/usr/bin:/bin",
+        "ORT_DISABLE_TELEMETRY": "1",  # in the backend, see xec.engines
         "LD_LIBRARY_PATH": ":".join(filter(None, (str(environment.libraries), library))),
         "PYTHONNOUSERSITE": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
