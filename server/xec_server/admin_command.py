@@ -24,7 +24,9 @@ TokenFile = Annotated[
     Option(metavar="FILE", help=f"Holds your token, if the server asks for one; or {_VARIABLE}."),
 ]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Reload, drain or look at a running server.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Reload, drain or look at a running server."
+)
 
 
 @app.command()

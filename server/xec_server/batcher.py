@@ -92,7 +92,7 @@ class Answered(Generic[Answer]):
 
 @dataclass(slots=True)
 class Counts:
-    """Events by fate: accepted = computed + failed + expired + abandoned + waiting."""
+    """Events by fate: accepted = computed + failed + expired + abandoned + unsettled."""
 
     accepted: int = 0
     refused: int = 0
@@ -100,6 +100,11 @@ class Counts:
     failed: int = 0
     expired: int = 0
     abandoned: int = 0
+
+    @property
+    def unsettled(self) -> int:
+        """Accepted events that wait, or are in the engine."""
+        return self.accepted - self.computed - self.failed - self.expired - self.abandoned
 
 
 @dataclass(slots=True, eq=False)
