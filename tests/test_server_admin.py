@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import subprocess
@@ -18,13 +19,16 @@ import pytest
 from typer.testing import CliRunner
 
 from support_operator import LETS_ALL_IN, TOKEN, tokens_file
-from support_server import NOTHING_DEAD, SETTINGS, details, refusal, request
+from support_server import DEAD, NOTHING_DEAD, SETTINGS, GatedEngine, details, refusal, request
+from support_stream import until
 from support_swap import add_version, other_model, swapping, two_models
+from xec.engines.onnx import OnnxEngine, OnnxSettings
 from xec.errors import ModelError, ServiceError, UsageError, XecError
 from xec.wire.v1 import admin_pb2 as pb
 from xec.wire.v1.admin_pb2_grpc import AdminStub
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
 from xec_server.admin_command import app
+from xec_server.app import Server, serve
 from xec_server.settings import Address, ServerSettings
 
 Code = grpc.StatusCode
@@ -134,6 +138,32 @@ async def test_a_grace_that_is_none(tmp_path: Path, grace: float) -> None:
         call = AdminStub(channel).Drain(pb.DrainRequest(grace=grace))
         await refusal(call, Code.INVALID_ARGUMENT, "INVALID_GRACE")
         assert not server.ending.told.is_set()
+
+
+async def test_a_drain_that_takes_too_long_says_what_it_cut_off(
+    stub_repository: Path, events: Any
+) -> None:
+    engine = GatedEngine(OnnxEngine(stub_repository, OnnxSettings(sessions=2)))
+    servers: list[Server] = []
+    running = asyncio.create_task(serve(engine, DEAD, WITH_ADMIN, servers.append))
+    await until(lambda: bool(servers))
+    (server,) = servers
+    engine.hold()
+    async with (
+        grpc.aio.insecure_channel(str(server.admin.address)) as channel,  # type: ignore[union-attr]
+        grpc.aio.insecure_channel(str(server.address), OPTIONS) as calls,
+    ):
+        stub = ReconstructionStub(calls)
+        waiting = [asyncio.ensure_future(stub.Reconstruct(request(one))) for one in events(20)]
+        await until(lambda: server.batcher.counts.accepted == 20)
+        answer = await AdminStub(channel).Drain(pb.DrainRequest(grace=0.05))
+        assert answer.cut_off == 20  # two of them in the engine
+        engine.passes.release(100)
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert await running == 0
+    codes = {one.code() for one in ended if isinstance(one, grpc.aio.AioRpcError)}
+    assert codes <= {Code.UNAVAILABLE, Code.CANCELLED}
+    assert sum(isinstance(one, grpc.aio.AioRpcError) for one in ended) == 20
 
 
 async def test_bytes_that_are_no_message(tmp_path: Path) -> None:

@@ -278,8 +278,8 @@ class Server:
         self.streams.drain()
         cut_off = 0
         if not await self.ending.finished(self._queue.drain()):
-            cut_off = self._queue.waiting
-            log.warning("%d events were still waiting after the grace", cut_off)
+            cut_off = self._queue.counts.unsettled
+            log.warning("%d events were not answered within the grace", cut_off)
         if self._watch is not None:
             self._watch.stop()
         self._queue.close()

@@ -103,7 +103,7 @@ class Answered(Generic[Answer]):
 
 @dataclass(slots=True)
 class Counts:
-    """Events by fate: accepted = computed + failed + expired + abandoned + waiting + under way.
+    """Events by fate: accepted = computed + failed + expired + abandoned + unsettled.
 
     `hopeless` are those of the refused that would not have been in time.
     """
@@ -115,6 +115,11 @@ class Counts:
     failed: int = 0
     expired: int = 0
     abandoned: int = 0
+
+    @property
+    def unsettled(self) -> int:
+        """Accepted events that wait, or are in the engine."""
+        return self.accepted - self.computed - self.failed - self.expired - self.abandoned
 
 
 @dataclass(slots=True, eq=False)

@@ -51,7 +51,7 @@ class Ending:
         self.told.set()
 
     def is_over(self, cut_off: int) -> None:
-        """Nothing is under way any more; so many events were refused for lack of time."""
+        """Nothing is under way any more; so many events had no answer in time."""
         if not self._over.done():
             self._over.set_result(cut_off)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from xec.lineage import Provenance
 from xec.wire.codec import provenance_to_proto
 from xec.wire.v1 import admin_pb2 as pb
-from xec_server.batcher import Counts, DrainingError
+from xec_server.batcher import DrainingError
 from xec_server.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Operations:
             grace: seconds for what was accepted; None: those of the settings.
 
         Returns:
-            Events that were still waiting when the time was over.
+            Events without an answer when the time was over.
 
         Raises:
             Refusal: it is stopping already.
@@ -69,7 +69,8 @@ class Operations:
     def status(self) -> pb.GetStatusResponse:
         """What the server does just now."""
         server = self._server
-        counts = {name: getattr(server.batcher.counts, name) for name in Counts.__slots__}
+        fates = [field.name for field in pb.EventCounts.DESCRIPTOR.fields]
+        counts = {fate: getattr(server.batcher.counts, fate) for fate in fates}
         return pb.GetStatusResponse(
             provenance=provenance_to_proto(server.models.current.provenance),
             uptime_seconds=time.monotonic() - self._began,
