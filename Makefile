@@ -52,9 +52,9 @@ lint: $(VENV)/.installed ## Check style, types and imports
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-proto: $(VENV)/.installed ## Generate the wire code anew from the .proto file
+proto: $(VENV)/.installed ## Generate the wire code anew from the .proto files
 	$(VENV)/bin/python -m grpc_tools.protoc --proto_path=src --python_out=src --pyi_out=src \
-		--grpc_python_out=src src/xec/wire/v1/reconstruction.proto
+		--grpc_python_out=src src/xec/wire/v1/*.proto
 
 bench: $(VENV)/.installed ## Measure what README's figures say
 	@set -e; for name in $(BENCHMARKS); do \

@@ -24,7 +24,7 @@ from xec.wire.limits import MAX_REQUEST_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1 import reconstruction_pb2_grpc as pb_grpc
 from xec_client import AsyncClient, Client
-from xec_client.exchange import SERVICE
+from xec_client.settings import SERVICE
 
 Code = grpc.StatusCode
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import io
+import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -33,23 +35,25 @@ def broken() -> BaseException:
 
 
 class FaultyFiles(DiskFiles):
-    """Real files, each operation counted and logged as (operation, name of the file)."""
+    """Real files, each operation counted and logged as (operation, name of the file or part)."""
 
     def __init__(self, fault: Fault = lambda *_: None, seed: int = 0) -> None:
         self.fault = fault
         self.random = Random(seed)
         self.log: list[tuple[str, str]] = []
         self.dead = False
+        self.lock = threading.Lock()
 
     def begin(self, operation: str, name: str) -> None:
-        if self.dead:
-            raise Killed
-        self.log.append((operation, name))
-        error = self.fault(operation, len(self.log))
-        if isinstance(error, Killed):
-            self.dead = True
-        if error is not None:
-            raise error
+        with self.lock:  # a part is published while the next one is written
+            if self.dead:
+                raise Killed
+            self.log.append((operation, name))
+            error = self.fault(operation, len(self.log))
+            if isinstance(error, Killed):
+                self.dead = True
+            if error is not None:
+                raise error
 
     def create(self, path: Path) -> BinaryIO:
         self.begin("create", path.name)
@@ -73,7 +77,7 @@ class FaultyFiles(DiskFiles):
     def append(self, path: Path, data: bytes) -> None:
         was_dead = self.dead
         try:
-            self.begin("append", path.name)
+            self.begin("append", _part_of(data) or path.name)
         except BaseException:
             if not was_dead:  # a write that fails has often done a part of its work
                 _add(path, data[: self.random.randrange(len(data) + 1)])
@@ -83,6 +87,12 @@ class FaultyFiles(DiskFiles):
     def truncate(self, path: Path, size: int) -> None:
         self.begin("truncate", path.name)
         super().truncate(path, size)
+
+
+def _part_of(data: bytes) -> str | None:
+    """The part that a row of a manifest is about."""
+    part = json.loads(data or b"{}").get("part")
+    return None if part is None else str(part["name"])
 
 
 def _add(path: Path, data: bytes) -> None:

@@ -144,7 +144,7 @@ async def test_an_answer_is_the_same_as_from_the_embedded_engine(
     batch = events(3)
     async with gateway(triton.address, repository, fallback=True) as gate:
         mine = (await gate.stub.ReconstructBatch(batch_request(batch), timeout=20)).responses
-        reserve = gate.server._engine._reserve
+        reserve = gate.server.models.current.engine._reserve
         outputs = reserve.infer(tensors_of(batch))
         model = await gate.stub.GetModel(pb.GetModelRequest())
     np.testing.assert_allclose(

@@ -65,10 +65,10 @@ def job(runs: list[Path], place: Embedded, tmp_path: Path) -> Callable[..., Job]
     return make
 
 
-def attempt(job: Job) -> XecError | Killed | None:
-    """One call, as the command line makes it; what ended it."""
+def attempt(job: Job, beside: bool = True) -> XecError | Killed | None:
+    """One call, as the command line makes it (or with parts in turn); what ended it."""
     try:
-        reprocess(job, InProcess(job.files), lambda _: None).refuse_failed()
+        reprocess(job, InProcess(job.files, beside), lambda _: None).refuse_failed()
     except (XecError, Killed) as error:
         return error
     return None
@@ -80,15 +80,19 @@ def walk(
     error: Callable[[], BaseException],
     suffix: str,
     most_wrong: int = 100,
+    beside: bool = False,
 ) -> tuple[int, list[str]]:
-    """Put the fault at operation 1, 2, ... and call again without: how many, and what is wrong."""
+    """Put the fault at operation 1, 2, ... and call again without: how many, and what is wrong.
+
+    With a thread that publishes beside, the order of operations differs from call to call.
+    """
     wrong: list[str] = []
     number = 0
     reference: dict[str, str] = {}
     while True:
         number += 1
         files = FaultyFiles(at(number, error), number)
-        ended = attempt(job(files, suffix=suffix))
+        ended = attempt(job(files, suffix=suffix), beside)
         reached = number <= len(files.log)
         told = ended is not None and not isinstance(ended, IncompleteError)
         # Only the removal of what is swept anyway may fail unnoticed.
@@ -105,11 +109,13 @@ def walk(
             return number - 1, wrong
 
 
-@pytest.mark.parametrize("error", [Killed, no_space])
+@pytest.mark.parametrize(
+    ("error", "beside"), [(Killed, False), (Killed, True), (no_space, False), (no_space, True)]
+)
 def test_a_fault_at_any_operation_loses_and_doubles_nothing(
-    job: Callable[..., Job], tmp_path: Path, error: Callable[[], BaseException]
+    job: Callable[..., Job], tmp_path: Path, error: Callable[[], BaseException], beside: bool
 ) -> None:
-    walked, wrong = walk(job, tmp_path / "out", error, ".parquet")
+    walked, wrong = walk(job, tmp_path / "out", error, ".parquet", beside=beside)
     assert wrong == []
     assert walked > 40
 
@@ -117,16 +123,19 @@ def test_a_fault_at_any_operation_loses_and_doubles_nothing(
 @pytest.mark.faults
 @pytest.mark.parametrize("suffix", [".parquet", ".root"])
 @pytest.mark.parametrize("error", [Killed, no_space, broken])
+@pytest.mark.parametrize("beside", [False, True])
 def test_a_fault_at_any_operation_of_either_kind_of_part(
     job: Callable[..., Job],
     tmp_path: Path,
     error: Callable[[], BaseException],
+    beside: bool,
     suffix: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    walked, wrong = walk(job, tmp_path / "out", error, suffix)
+    walked, wrong = walk(job, tmp_path / "out", error, suffix, beside=beside)
     with capsys.disabled():
-        where = f"{error.__name__} at each of {walked} operations ({suffix})"
+        how = "beside the next part" if beside else "in turn"
+        where = f"{error.__name__} at each of {walked} operations ({suffix}, {how})"
         sys.stdout.write(f"\nreprocess: {where}: {len(wrong)} with loss\n")
     assert wrong == []
     assert walked > 40
@@ -137,12 +146,14 @@ def test_a_sink_that_writes_in_place_is_seen(
 ) -> None:
     """Control: parts written under their own names, with the same faults."""
 
-    def in_place(self: sink.Sink, name: str, first: int, fill: sink.Fill, **label: Any) -> Any:
-        path = self.folder / name
-        self._write(path, path, fill, label["source"], label["synthetic"])
-        return self._described(path, path, first)
+    def in_place(self: sink.Sink, draft: sink.Draft) -> sink.Part:
+        with draft.writing():
+            draft.writer.__exit__(None, None, None)
+        return self._described(draft.path, draft.path, draft.first)
 
-    monkeypatch.setattr(sink.Sink, "publish", in_place)
+    monkeypatch.setattr(sink, "aside_of", lambda path: path)
+    monkeypatch.setattr(sink.Sink, "finish", in_place)
+    monkeypatch.setattr(sink.Sink, "discard", lambda *_: None)
     _, wrong = walk(job, tmp_path / "out", Killed, ".parquet", most_wrong=1)
     assert any("is no whole part" in what for what in wrong)
 
@@ -155,7 +166,7 @@ def disorder(log: list[tuple[str, str]]) -> list[str]:
     """
     wrong = []
     synced: set[str] = set()
-    unsynced_names = False
+    unsynced_names: set[str] = set()
     for operation, name in log:
         match operation:
             case "write":
@@ -166,18 +177,21 @@ def disorder(log: list[tuple[str, str]]) -> list[str]:
                 stem = f".{Path(name).stem}."
                 if not any(each.startswith(stem) and is_aside(Path(each)) for each in synced):
                     wrong.append(f"{name} got its name before it was synced")
-                unsynced_names = True
+                unsynced_names.add(name)
             case "sync folder":
-                unsynced_names = False
+                unsynced_names.clear()
             case "append":
-                if unsynced_names:
+                if name in unsynced_names:
                     wrong.append("a row was written before the name was synced")
     return wrong
 
 
-def test_parts_are_durable_before_their_names_and_rows(job: Callable[..., Job]) -> None:
+@pytest.mark.parametrize("beside", [False, True])
+def test_parts_are_durable_before_their_names_and_rows(
+    job: Callable[..., Job], beside: bool
+) -> None:
     files = FaultyFiles()
-    assert attempt(job(files)) is None
+    assert attempt(job(files), beside) is None
     assert Counter(operation for operation, _ in files.log)["link"] == 2 + 3
     assert disorder(files.log) == []
 

@@ -56,7 +56,7 @@ def test_a_file_that_is_missing_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xec_server.command.find_spec", lambda name: None)
+    monkeypatch.setattr("xec.conditions.option.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"xec-reconstruct\[conditions\]"):
         _run_lists("x.sqlite", Tag.ONLINE, other=False)
 

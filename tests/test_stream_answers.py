@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -67,7 +69,9 @@ class ShuffledQueue:
 
 
 class AnyEvents:
-    async def works(self, messages: object, *rest: object) -> list[object]:
+    models = SimpleNamespace(leased=lambda version: nullcontext())
+
+    async def works(self, served: object, messages: object, *rest: object) -> list[object]:
         return list(messages)  # type: ignore[call-overload, no-any-return]
 
 

@@ -13,6 +13,7 @@ import grpc.aio
 from xec.engines.priority import Priority
 from xec.event import Event, EventBatch, Reconstruction
 from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_client.addresses import options_for, target_of
 from xec_client.conversation import (
     DEFAULT_WINDOW,
     STREAM_PATH,
@@ -24,7 +25,7 @@ from xec_client.description import ModelDescription
 from xec_client.exchange import METHODS, Exchange, Result, Send, Steps
 from xec_client.requests import Dead
 from xec_client.retry import DEFAULT_RETRY, RetryPolicy
-from xec_client.settings import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Settings
+from xec_client.settings import DEFAULT_TIMEOUT, Settings
 from xec_client.streaming_async import stream
 
 
@@ -46,10 +47,11 @@ class AsyncClient:
     ) -> None:
         """Prepare a channel; see `xec_client.Client`."""
         self._exchange = Exchange(Settings(server, timeout, retry))
+        target, options = target_of(server), options_for(server)
         if tls is None:
-            self._channel = grpc.aio.insecure_channel(server, CHANNEL_OPTIONS)
+            self._channel = grpc.aio.insecure_channel(target, options)
         else:
-            self._channel = grpc.aio.secure_channel(server, tls, CHANNEL_OPTIONS)
+            self._channel = grpc.aio.secure_channel(target, tls, options)
         self._calls = {
             method: self._channel.unary_unary(method.path, None, method.decode)
             for method in METHODS

@@ -12,6 +12,7 @@ import grpc
 from xec.engines.priority import Priority
 from xec.event import Event, EventBatch, Reconstruction
 from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_client.addresses import options_for, target_of
 from xec_client.conversation import (
     DEFAULT_WINDOW,
     STREAM_PATH,
@@ -23,7 +24,7 @@ from xec_client.description import ModelDescription
 from xec_client.exchange import METHODS, Exchange, Result, Send, Steps
 from xec_client.requests import Dead
 from xec_client.retry import DEFAULT_RETRY, RetryPolicy
-from xec_client.settings import CHANNEL_OPTIONS, DEFAULT_TIMEOUT, Settings
+from xec_client.settings import DEFAULT_TIMEOUT, Settings
 from xec_client.streaming import stream
 
 
@@ -50,7 +51,8 @@ class Client:
         """Prepare a channel; the connection is made by the first call.
 
         Args:
-            server: address, ``host:port``.
+            server: address, ``host:port``; or several, separated by commas, of servers that
+                answer alike: calls go to those that serve, in turns.
             timeout: seconds for one request, its retries included.
             retry: when a failed call is tried again.
             tls: of `grpc.ssl_channel_credentials`; None sends in clear.
@@ -59,10 +61,11 @@ class Client:
             UsageError: the address is empty or the timeout is not positive.
         """
         self._exchange = Exchange(Settings(server, timeout, retry))
+        target, options = target_of(server), options_for(server)
         if tls is None:
-            self._channel = grpc.insecure_channel(server, CHANNEL_OPTIONS)
+            self._channel = grpc.insecure_channel(target, options)
         else:
-            self._channel = grpc.secure_channel(server, tls, CHANNEL_OPTIONS)
+            self._channel = grpc.secure_channel(target, tls, options)
         self._calls = {
             method: self._channel.unary_unary(method.path, None, method.decode)
             for method in METHODS
@@ -127,8 +130,9 @@ class Client:
 
         Memory is bounded on both sides: an event is taken from `events` when less than `window`
         of them are under way, and one is under way until the caller has taken its answer and
-        come back for the next. A stream that ends early is not begun anew: the error says in
-        `unanswered` which events were sent and not answered.
+        come back for the next. With one server a stream that ends early is not begun anew: the
+        error says in `unanswered` which events were sent and not answered. With several, what was
+        not answered goes to another one, as `retry` says; each event is answered once.
 
         Args:
             events: taken in another thread. What it raises is raised here, after the answers to

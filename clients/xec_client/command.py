@@ -9,6 +9,7 @@ import typer
 
 from xec.cli import Command
 from xec.conditions.dead_list import read_dead_list
+from xec.conditions.intervals import Tag
 from xec.errors import UsageError
 
 MAX_BATCH: Final = 256  # what a server takes at most, xec.wire.limits
@@ -42,6 +43,17 @@ def reconstruct(
             "the server's own list, if it holds one.",
         ),
     ] = None,
+    conditions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL|FILE",
+            help="Database of dead sensors by run, for --local; a URL without a password, or "
+            "XEC_CONDITIONS_DATABASE.",
+        ),
+    ] = None,
+    tag: Annotated[
+        Tag | None, typer.Option(case_sensitive=False, help="Whose lists of the database hold.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Events in a batch.")] = 64,
     in_flight: Annotated[
         int, typer.Option(min=1, max=64, help="Batches under way at the same time.")
@@ -60,13 +72,15 @@ def reconstruct(
     """
     if local == (server is not None):
         raise UsageError("Say where to reconstruct: either --local or --server HOST:PORT.")
+    from xec_client.by_run import lists_by_run  # noqa: PLC0415
     from xec_client.file_run import Job, Report, reconstruct_file  # noqa: PLC0415
     from xec_client.places import Embedded, Remote  # noqa: PLC0415
 
     place = Embedded(model) if server is None else Remote(server, timeout)
-    dead = None if dead_list is None else read_dead_list(dead_list)
-    job = Job(source, out, dead, batch_size, in_flight)
-    reconstruct_file(job, place, Report(show, quiet))
+    given = None if dead_list is None else read_dead_list(dead_list)
+    with lists_by_run(conditions, tag, given, server) as lists:
+        job = Job(source, out, lists if given is None else given, batch_size, in_flight)
+        reconstruct_file(job, place, Report(show, quiet))
 
 
 COMMAND = Command(run=reconstruct, needs=("grpc", "lz4", "uproot", "pyarrow"), extra="client")

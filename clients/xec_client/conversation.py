@@ -1,10 +1,15 @@
-"""One `ReconstructStream` call as the client sees it, without the waiting.
+"""A stream of events as the client sees it, without the waiting.
 
-`Client.stream` and `AsyncClient.stream` do the waiting, one by blocking and one by awaiting.
+`Client.stream` and `AsyncClient.stream` do the waiting, one by blocking and one by awaiting. With
+one server a stream is one `ReconstructStream` call. With several it goes on in another call where
+one breaks, and what was not answered is sent again: each event is answered once all the same.
 """
 
 from __future__ import annotations
 
+import math
+import random
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,9 +21,8 @@ from xec.event import Event, Reconstruction
 from xec.wire.codec import event_to_proto, reconstruction_from_proto
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_client.errors import ClientError, ProtocolDefect, Unanswered
-from xec_client.exchange import SERVICE
 from xec_client.requests import Dead, dead_list_message
-from xec_client.settings import Settings, require_timeout
+from xec_client.settings import SERVICE, Settings, require_timeout
 from xec_client.status import Attempted, Failure, error_of, failure_of
 
 STREAM_PATH: Final = f"/{SERVICE}/ReconstructStream"
@@ -27,6 +31,7 @@ DEFAULT_WINDOW: Final = 64
 
 _LANES: Final = {Priority.ONLINE: pb.LANE_ONLINE, Priority.OFFLINE: pb.LANE_OFFLINE}
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+_DRAINING: Final = "DRAINING"
 _ACKNOWLEDGED_AT_ONCE: Final = 4  # messages of acknowledgements in the time of one window
 
 
@@ -86,7 +91,7 @@ class StreamOptions:
 
 
 class Conversation:
-    """What was sent, answered and acknowledged. Not for several threads at once.
+    """What was taken, sent, answered and acknowledged. Not for several threads at once.
 
     Args:
         settings: of the client.
@@ -95,13 +100,17 @@ class Conversation:
 
     def __init__(self, settings: Settings, options: StreamOptions) -> None:
         self._server = settings.server
+        self._settings = settings
         self._options = options
         self._dead = dead_list_message(options.dead)
         self._window = 0  # nothing may be sent before the server has said how much
-        self._sent = 0
-        self._held = 0
+        self._added = 0
+        self._held = 0  # of those that were sent in this call
         self._waiting: dict[int, Unanswered] = {}
+        self._messages: dict[int, bytes] = {}
+        self._unsent: deque[int] = deque()
         self._taken: list[int] = []
+        self._calls_in_vain = 1
 
     @property
     def has_room(self) -> bool:
@@ -130,16 +139,46 @@ class Conversation:
         )
         return _encoded(pb.StreamRequest(open=opening))
 
-    def event(self, event: Event) -> bytes:
-        """The message of the next event, which uses up room."""
-        place = self._sent
+    @property
+    def has_unsent(self) -> bool:
+        """Whether an event waits to be sent."""
+        return bool(self._unsent)
+
+    def add(self, event: Event) -> None:
+        """One more event is to be sent."""
+        place = self._added
         timeout = self._options.timeout or 0.0
         message = pb.StreamEvent(id=place, event=event_to_proto(event), timeout=timeout)
-        content = _encoded(pb.StreamRequest(event=message))
-        self._sent += 1
-        self._held += 1
+        self._messages[place] = _encoded(pb.StreamRequest(event=message))
+        self._added += 1
         self._waiting[place] = Unanswered(place, event.run, event.event)
-        return content
+        self._unsent.append(place)
+
+    def next_message(self) -> bytes | None:
+        """The message of the next event, which uses up room; None where there is none to send."""
+        if not self._unsent:
+            return None
+        place = self._unsent.popleft()
+        self._held += 1
+        again = self._settings.has_others  # it may have to be sent once more
+        return self._messages[place] if again else self._messages.pop(place)
+
+    def goes_on(self, error: Any) -> float | None:
+        """Seconds after which the rest may be sent in another call; None where it may not.
+
+        Args:
+            error: with which the call ended.
+        """
+        retry = self._settings.retry
+        if not self._settings.has_others:
+            return None
+        calls = self._calls_in_vain
+        wait = retry.wait_before_next(failure_of(error), calls, math.inf, random.random)
+        if wait is not None:
+            self._calls_in_vain += 1
+            self._unsent = deque(self._waiting)
+            self._taken, self._held, self._window = [], 0, 0
+        return wait
 
     def acknowledgement(self) -> bytes:
         """The message that acknowledges all that was taken, which makes room."""
@@ -163,15 +202,24 @@ class Conversation:
             self._window = min(message.opened.window, self._options.window)
             return None
         answer = message.answer
+        if kind == "answer" and self._is_put_off(answer):
+            return None
         asked = self._waiting.pop(answer.id, None) if kind == "answer" else None
         if asked is None or (asked.run, asked.event) != (answer.run, answer.event):
             raise self._defect("answered what it was not asked for")
+        self._messages.pop(answer.id, None)
+        self._calls_in_vain = 1
         if answer.WhichOneof("outcome") == "response":
             reconstruction = reconstruction_from_proto(answer.response)
             if (reconstruction.run, reconstruction.event) != (asked.run, asked.event):
                 raise self._defect("answered an event by the reconstruction of another one")
             return Streamed(*asked, reconstruction, None)
         return Streamed(*asked, None, self._refused(answer.error))
+
+    def _is_put_off(self, answer: pb.StreamAnswer) -> bool:
+        """Whether the server drains, and the event waits for the next call, to another one."""
+        again = self._settings.has_others and answer.id in self._waiting
+        return again and bool(answer.error.reason == _DRAINING)
 
     def _refused(self, error: pb.EventError) -> ClientError:
         failure = Failure(

@@ -22,10 +22,8 @@ from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_client.description import ModelDescription, description_from_proto
 from xec_client.errors import ProtocolDefect, Unavailable
 from xec_client.requests import Dead, batch_requests, event_request
-from xec_client.settings import Settings, require_timeout
+from xec_client.settings import SERVICE, Settings, require_timeout
 from xec_client.status import Attempted, error_of, failure_of
-
-SERVICE: Final = "xec.v1.Reconstruction"
 
 READY_CHECK_SECONDS: Final = 1.0
 READY_PAUSE_SECONDS: Final = 0.1

@@ -11,7 +11,6 @@ from typing import Final
 
 from rich.console import Console
 
-from xec.conditions.dead_list import DeadList
 from xec.event import Reconstruction
 from xec.io.events import EventSource, open_events
 from xec.io.output import refuse_same_file
@@ -21,7 +20,7 @@ from xec_client.places import Backend, Place
 from xec_client.progress import event_progress
 from xec_client.summary import event_table, recovered_table, summary_table
 from xec_client.tally import Tally
-from xec_client.works import refuse_other_geometry, works_of
+from xec_client.works import Dead, refuse_other_geometry, works_of
 
 PIPED_WIDTH: Final = 110
 """Columns of a table that goes to a file or a pipe."""
@@ -38,14 +37,15 @@ class Job:
     Args:
         source: file of events.
         output: file of results; its suffix names the format.
-        dead: the dead sensors; None where the file tells, by its branch or event by event.
+        dead: the dead sensors, of all runs or by run; None where the file tells, by its branch or
+            event by event.
         batch_size: events that are reconstructed together.
         in_flight: batches under way at the same time.
     """
 
     source: Path
     output: Path
-    dead: DeadList | None
+    dead: Dead
     batch_size: int
     in_flight: int
 

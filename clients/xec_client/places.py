@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Protocol
@@ -33,10 +33,12 @@ class Work:
     """Events to be reconstructed together, and the dead list to record with the answers.
 
     The list's sensors are already invalid in the events. None: nobody here knows a list.
+    `revision` is that of the conditions database that the list comes from; empty for others.
     """
 
     events: EventBatch
     dead: DeadList | None
+    revision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,9 @@ class Place(Protocol):
         ...
 
 
-def _provenance(engine: Engine, dead: DeadList) -> Provenance:
-    return provenance_of(engine.model, dead.list_id)
+def _provenance(engine: Engine, work: Work) -> Provenance:
+    dead = work.dead or NOTHING_DEAD
+    return replace(provenance_of(engine.model, dead.list_id), dead_list_revision=work.revision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class Embedded:
 
         def reconstruct(work: Work) -> list[Reconstruction]:
             outputs = engine.infer(tensors_of(work.events))
-            provenance = _provenance(engine, work.dead or NOTHING_DEAD)
+            provenance = _provenance(engine, work)
             return answer(work.events, outputs, provenance, engine.model)
 
         try:

@@ -9,6 +9,8 @@ from xec.errors import UsageError
 from xec.wire.limits import MAX_EVENTS_PER_BATCH, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
 from xec_client.retry import DEFAULT_RETRY, RetryPolicy
 
+SERVICE: Final = "xec.v1.Reconstruction"
+
 DEFAULT_TIMEOUT: Final = 10.0
 """Seconds for one request, its retries included."""
 
@@ -36,10 +38,10 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a client talks to one server.
+    """How a client talks to its server, or to several that answer alike.
 
     Args:
-        server: address, ``host:port``.
+        server: address, ``host:port``, or several separated by commas.
         timeout: seconds for one request, its retries included.
         retry: when a failed call is tried again.
         max_request_bytes: what the server receives at most.
@@ -56,8 +58,28 @@ class Settings:
     max_events: int = MAX_EVENTS_PER_BATCH
 
     def __post_init__(self) -> None:
-        _require_address(self.server)
+        addresses_of(self.server)
         require_timeout(self.timeout)
+
+    @property
+    def has_others(self) -> bool:
+        """Whether what one server cannot do another one may."""
+        return len(addresses_of(self.server)) > 1
+
+
+def addresses_of(server: str) -> tuple[str, ...]:
+    """The addresses in a text.
+
+    Args:
+        server: ``host:port``, or several separated by commas.
+
+    Raises:
+        UsageError: one is none.
+    """
+    addresses = tuple(one.strip() for one in server.split(","))
+    for address in addresses:
+        _require_address(address)
+    return addresses
 
 
 def _require_address(server: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -13,13 +14,20 @@ from xec_client.conversation import Conversation, Streamed
 
 
 class _Sender:
-    """The requests of a call, which gRPC takes in a thread of its own."""
+    """The requests of each call, which gRPC takes in a thread of its own.
+
+    The thread of a call that broke may still wait for the source of events; what it gets then
+    goes into the next call.
+    """
 
     def __init__(self, conversation: Conversation, events: Iterable[Event]) -> None:
         self._conversation = conversation
         self._events = events
+        self._source: Iterator[Event] | None = None
+        self._taking = threading.Lock()
         self._changed = threading.Condition()
-        self._stopped = False
+        self._is_empty = False
+        self._call = 0
         self.trouble: BaseException | None = None
 
     def receive(self, message: Any) -> Streamed | None:
@@ -33,53 +41,78 @@ class _Sender:
             self._conversation.take(streamed)
             self._changed.notify_all()
 
+    def goes_on(self, error: grpc.RpcError) -> float | None:
+        with self._changed:
+            self._end_call()
+            return self._conversation.goes_on(error)
+
     def stop(self) -> None:
         with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
+            self._end_call()
+
+    def _end_call(self) -> None:
+        self._call += 1
+        self._changed.notify_all()
 
     def messages(self) -> Iterator[bytes]:
-        """All that is to be sent; waits for room, and at the end for the last answer."""
-        yield self._conversation.opening()
-        try:
+        """All that is to be sent in a call; waits for room, and at the end for the last answer."""
+        call, conversation = self._call, self._conversation
+        yield conversation.opening()
+        while True:
             # First room, then an event: none is taken from its source before it can be sent.
-            events = iter(self._events)
-            while True:
-                yield from self._until_room()
-                if self._stopped:
-                    return
-                event = next(events, None)
+            yield from self._until(call, lambda: conversation.has_room)
+            message = self._next(call)
+            if message is None:
+                break
+            yield message
+        yield from self._until(call, lambda: conversation.is_settled)
+
+    def _next(self, call: int) -> bytes | None:
+        """The message of the next event; None where there is none, or the call is over."""
+        while True:
+            with self._changed:
+                if self._call != call:
+                    return None
+                message = self._conversation.next_message()
+                if message is not None or self._is_empty:
+                    return message
+            with self._taking:
+                if self._wants_event(call):
+                    self._take()
+
+    def _wants_event(self, call: int) -> bool:
+        with self._changed:
+            return self._call == call and not (self._conversation.has_unsent or self._is_empty)
+
+    def _take(self) -> None:
+        """One event from the source, which may let us wait."""
+        try:
+            if self._source is None:
+                self._source = iter(self._events)
+            event = next(self._source, None)
+            with self._changed:
                 if event is None:
-                    break
-                with self._changed:
-                    message = self._conversation.event(event)
-                yield message
+                    self._is_empty = True
+                else:
+                    self._conversation.add(event)
         except Exception as error:  # of the source; the caller gets it after the answers
             self.trouble = error
-        yield from self._until_settled()
+            self._is_empty = True
 
-    def _until_room(self) -> Iterator[bytes]:
-        conversation = self._conversation
-        yield from self._until(lambda: conversation.has_room)
-
-    def _until_settled(self) -> Iterator[bytes]:
-        conversation = self._conversation
-        yield from self._until(lambda: conversation.is_settled)
-
-    def _until(self, condition: Callable[[], bool]) -> Iterator[bytes]:
+    def _until(self, call: int, condition: Callable[[], bool]) -> Iterator[bytes]:
         """Wait, and send the acknowledgements that are due meanwhile."""
         while True:
             with self._changed:
-                self._changed.wait_for(self._something_to_do(condition))
-                if self._stopped:
+                self._changed.wait_for(self._something_to_do(call, condition))
+                if self._call != call:
                     return
                 if condition() and not self._conversation.owes:
                     return
                 message = self._conversation.acknowledgement()
             yield message
 
-    def _something_to_do(self, condition: Callable[[], bool]) -> Callable[[], bool]:
-        return lambda: self._stopped or condition() or self._conversation.owes
+    def _something_to_do(self, call: int, condition: Callable[[], bool]) -> Callable[[], bool]:
+        return lambda: self._call != call or condition() or self._conversation.owes
 
 
 def stream(
@@ -89,22 +122,30 @@ def stream(
 
     Args:
         call_method: of the channel.
-        conversation: of this call.
+        conversation: of this stream.
         events: taken in another thread, when there is room for one more.
     """
     sender = _Sender(conversation, events)
-    call = call_method(sender.messages())
+    wait: float | None = 0.0
     try:
-        for message in call:
-            streamed = sender.receive(message)
-            if streamed is not None:
-                yield streamed
-                sender.take(streamed)
-    except grpc.RpcError as error:
-        raise conversation.broken(error) from error
+        while wait is not None:
+            time.sleep(wait)
+            call = call_method(sender.messages())
+            try:
+                for message in call:
+                    streamed = sender.receive(message)
+                    if streamed is not None:
+                        yield streamed
+                        sender.take(streamed)
+                wait = None
+            except grpc.RpcError as error:
+                wait = sender.goes_on(error)
+                if wait is None:
+                    raise conversation.broken(error) from error
+            finally:
+                call.cancel()
     finally:
         sender.stop()
-        call.cancel()
     conversation.check_complete()
     if sender.trouble is not None:
         raise sender.trouble

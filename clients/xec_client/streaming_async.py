@@ -18,11 +18,15 @@ _BETWEEN_LOOKS: Final = 0.01  # seconds
 
 
 class _Sender:
-    """Writes the requests of a call."""
+    """Writes the requests of each call."""
 
-    def __init__(self, conversation: Conversation, call: Any) -> None:
+    def __init__(
+        self, conversation: Conversation, events: Iterable[Event] | AsyncIterable[Event]
+    ) -> None:
         self._conversation = conversation
-        self._call = call
+        self._source = aiter(_awaitable(events))
+        self._taking: asyncio.Task[None] | None = None
+        self._is_empty = False
         self._changed = asyncio.Condition()
         self.trouble: BaseException | None = None
 
@@ -39,38 +43,59 @@ class _Sender:
         async with self._changed:
             self._changed.notify_all()
 
-    async def send(self, events: Iterable[Event] | AsyncIterable[Event]) -> None:
-        """All that is to be sent; an error of the call itself is left to its reader."""
+    async def send(self, call: Any) -> None:
+        """All that is to be sent in a call; an error of the call itself is left to its reader."""
+        conversation = self._conversation
         try:
-            await self._call.write(self._conversation.opening())
-            await self._send_events(aiter(_awaitable(events)))
-            await self._until(lambda: self._conversation.is_settled)
-            await self._call.done_writing()
+            await call.write(conversation.opening())
+            while True:
+                # First room, then an event: none is taken from its source before it can be sent.
+                await self._until(call, lambda: conversation.has_room)
+                message = await self._next()
+                if message is None:
+                    break
+                await call.write(message)
+            await self._until(call, lambda: conversation.is_settled)
+            await call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError):
             return
 
-    async def _send_events(self, events: AsyncIterator[Event]) -> None:
-        # First room, then an event: none is taken from its source before it can be sent.
-        while True:
-            await self._until(lambda: self._conversation.has_room)
-            try:
-                event = await anext(events, None)
-                message = None if event is None else self._conversation.event(event)
-            except Exception as error:  # of the source; the caller gets it after the answers
-                self.trouble = error
-                return
-            if message is None:
-                return
-            await self._call.write(message)
+    async def _next(self) -> bytes | None:
+        """The message of the next event; None where there is none."""
+        while not (self._conversation.has_unsent or self._is_empty):
+            if self._taking is None:
+                self._taking = asyncio.create_task(self._take())
+            # Where the call breaks meanwhile, the event goes into the next one.
+            await asyncio.shield(self._taking)
+            self._taking = None
+        return self._conversation.next_message()
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
+    async def _take(self) -> None:
+        """One event from the source, which may let us wait."""
+        try:
+            event = await anext(self._source, None)
+            if event is None:
+                self._is_empty = True
+            else:
+                self._conversation.add(event)
+        except Exception as error:  # of the source; the caller gets it after the answers
+            self.trouble = error
+            self._is_empty = True
+
+    async def _until(self, call: Any, condition: Callable[[], bool]) -> None:
         """Wait, and send the acknowledgements that are due meanwhile."""
         while True:
             async with self._changed:
                 await self._changed.wait_for(lambda: condition() or self._conversation.owes)
             if not self._conversation.owes:
                 return
-            await self._call.write(self._conversation.acknowledgement())
+            await call.write(self._conversation.acknowledgement())
+
+    async def close(self) -> None:
+        """Take no more events."""
+        if self._taking is not None:
+            self._taking.cancel()
+            await asyncio.wait([self._taking])
 
 
 async def _awaitable(events: Iterable[Event] | AsyncIterable[Event]) -> AsyncIterator[Event]:
@@ -128,25 +153,34 @@ async def stream(
 
     Args:
         call_method: of the channel.
-        conversation: of this call.
+        conversation: of this stream.
         events: taken when there is room for one more.
     """
-    call = call_method()
-    ending = _Ending(call)
-    sender = _Sender(conversation, call)
-    sending = asyncio.create_task(sender.send(events))
+    sender = _Sender(conversation, events)
+    wait: float | None = 0.0
     try:
-        async for message in call:
-            streamed = await sender.receive(message)
-            if streamed is not None:
-                yield streamed
-                await sender.take(streamed)
-    except grpc.aio.AioRpcError as error:
-        raise conversation.broken(await ending.instead_of(error)) from error
+        while wait is not None:
+            await asyncio.sleep(wait)
+            call = call_method()
+            ending = _Ending(call)
+            sending = asyncio.create_task(sender.send(call))
+            broken, wait = None, None
+            try:
+                async for message in call:
+                    streamed = await sender.receive(message)
+                    if streamed is not None:
+                        yield streamed
+                        await sender.take(streamed)
+            except grpc.aio.AioRpcError as error:
+                broken = await ending.instead_of(error)
+            finally:
+                sending.cancel()
+                call.cancel()
+                await asyncio.wait([sending])
+            if broken is not None and (wait := conversation.goes_on(broken)) is None:
+                raise conversation.broken(broken) from broken
     finally:
-        sending.cancel()
-        call.cancel()
-        await asyncio.wait([sending])
+        await sender.close()
     conversation.check_complete()
     if sender.trouble is not None:
         raise sender.trouble

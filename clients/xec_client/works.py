@@ -8,11 +8,15 @@ from itertools import pairwise
 import numpy as np
 
 from xec.conditions.dead_list import DeadList
+from xec.conditions.held import ListsByRun
 from xec.errors import InvalidEvent, ModelError
-from xec.event import EventBatch
+from xec.event import BoolArray, EventBatch
 from xec.io.events import EventSource
 from xec.io.root_columns import EventChunk
 from xec_client.places import Backend, Work
+
+Dead = DeadList | ListsByRun | None
+"""The dead sensors of all runs, or by run, or nobody here knows."""
 
 
 def refuse_other_geometry(file: EventSource, backend: Backend) -> None:
@@ -29,15 +33,17 @@ def refuse_other_geometry(file: EventSource, backend: Backend) -> None:
         )
 
 
-def works_of(chunks: Iterable[EventChunk], dead: DeadList | None) -> Iterator[Work]:
+def works_of(chunks: Iterable[EventChunk], dead: Dead) -> Iterator[Work]:
     """The work that chunks of a file make.
 
     Args:
         chunks: of one file.
-        dead: the dead sensors; None where the file tells, by its branch or event by event.
+        dead: the dead sensors, of all runs or by run; None where the file tells, by its branch or
+            event by event.
 
     Raises:
         InvalidEvent: an event has no sensor with a valid count.
+        UnknownRun: no list is known for an event's run.
         FileError: as the chunks.
     """
     for chunk in chunks:
@@ -56,14 +62,25 @@ def _refuse_blind(events: EventBatch) -> None:
         )
 
 
-def _works(chunk: EventChunk, dead: DeadList | None) -> Iterator[Work]:
-    """The chunk with the given list, or cut where the list that the file tells changes."""
-    if dead is not None:
+def _works(chunk: EventChunk, dead: Dead) -> Iterator[Work]:
+    """The chunk with the given list, or cut where the list that holds changes."""
+    if isinstance(dead, DeadList):
         yield Work(chunk.events.with_dead(dead.mask), dead)
+    elif dead is not None:
+        for part in _cut(chunk, chunk.events.run[1:] != chunk.events.run[:-1]):
+            held = dead.of_run(int(part.events.run[0]))
+            yield Work(part.events.with_dead(held.dead.mask), held.dead, held.revision)
     elif chunk.dead is None:
         yield Work(chunk.events, None)
     else:
-        changes = np.flatnonzero((chunk.dead[1:] != chunk.dead[:-1]).any(axis=1)) + 1
-        for first, last in pairwise([0, *changes.tolist(), len(chunk.events)]):
-            told = DeadList.from_mask(chunk.dead[first])
-            yield Work(chunk.events[first:last].with_dead(told.mask), told)
+        for part in _cut(chunk, (chunk.dead[1:] != chunk.dead[:-1]).any(axis=1)):
+            assert part.dead is not None
+            told = DeadList.from_mask(part.dead[0])
+            yield Work(part.events.with_dead(told.mask), told)
+
+
+def _cut(chunk: EventChunk, changes: BoolArray) -> Iterator[EventChunk]:
+    """The chunk in parts that end where `changes`, (B - 1,), is True."""
+    inner = (np.flatnonzero(changes) + 1).tolist()
+    for first, last in pairwise([0, *inner, len(chunk)]):
+        yield chunk[first:last]

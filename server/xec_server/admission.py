@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from xec.engines.base import ModelInfo, provenance_of
 from xec.engines.priority import Priority
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_server.conditions import DeadLists
-from xec_server.refusal import Reason, Refusal
+from xec_server.models import Models, ServedModel
 from xec_server.validation import checked_events
 from xec_server.work import Work
 
@@ -26,25 +25,17 @@ class Admission:
     """What every method asks of its events.
 
     Args:
-        model: that answers.
+        models: the one that answers; a call leases it before its events become work.
         lists: which sensors are dead.
     """
 
-    def __init__(self, model: ModelInfo, lists: DeadLists) -> None:
-        self.model = model
+    def __init__(self, models: Models, lists: DeadLists) -> None:
+        self.models = models
         self.lists = lists
-        self.provenance = provenance_of(model)
-
-    def check_version(self, version: str) -> None:
-        """Refuse a version of the model that is not served."""
-        if version not in ("", self.model.version):
-            raise Refusal(
-                Reason.UNKNOWN_MODEL_VERSION,
-                f"Model version {version[:80]!r} is not served; {self.model.version!r} is.",
-            )
 
     async def works(
         self,
+        served: ServedModel,
         messages: Sequence[pb.Event],
         paths: Sequence[str],
         dead_list: pb.DeadList,
@@ -53,6 +44,7 @@ class Admission:
         """The events, checked, without their dead sensors.
 
         Args:
+            served: the model that is to compute them, leased until they are answered.
             messages: of the request.
             paths: how to name each event in a violation.
             dead_list: of the request; may mean another list for each run.
@@ -70,11 +62,11 @@ class Admission:
         events = checked_events(messages, [masks[message.run] for message in messages], paths)
         origins = {
             run: replace(
-                self.provenance,
+                served.provenance,
                 dead_list_id=one.dead.list_id,
                 dead_list_revision=one.revision,
                 dead_list_stale_since=one.stale_since,
             )
             for run, one in held.items()
         }
-        return [Work(event, origins[event.run], lane) for event in events]
+        return [Work(event, origins[event.run], served, lane) for event in events]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -20,18 +21,24 @@ from xec.io.output import replacing
 from xec.wire.limits import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1 import reconstruction_pb2_grpc as pb_grpc
+from xec_server.admin import AdminPort
 from xec_server.admission import Admission
 from xec_server.batcher import Batcher
+from xec_server.calls import Gate
 from xec_server.conditions import DeadLists
+from xec_server.ending import Ending
 from xec_server.forwarder import Forwarder
 from xec_server.gateway import Gateway
 from xec_server.guard import Guard
+from xec_server.models import Models, Reopen
+from xec_server.operations import Operations
 from xec_server.run_lists import RunLists
 from xec_server.service import ReconstructionService
 from xec_server.settings import Address, ServerSettings
 from xec_server.streams import Streams
+from xec_server.telemetry.hub import Telemetry
 from xec_server.warm_up import warm_up
-from xec_server.work import EventQueue, computation, forwarding
+from xec_server.work import EventQueue, Observe, compute, forward
 
 SERVICE: Final[str] = pb.DESCRIPTOR.services_by_name["Reconstruction"].full_name
 LAST_CALLS: Final = 0.2
@@ -68,10 +75,11 @@ class Server:
     """One model behind one address.
 
     Args:
-        engine: warm; the server closes it when it stops.
+        engine: warm; the server closes it when it stops, or when it was replaced.
         own: the server's own list of dead sensors, if it holds one.
         settings: how to listen, batch and stop.
         runs: the conditions database, if there is one; closed when the server stops.
+        reopen: opens the model that replaces the engine's on demand; None: nothing does.
     """
 
     def __init__(
@@ -80,34 +88,76 @@ class Server:
         own: DeadList | None,
         settings: ServerSettings,
         runs: RunLists | None = None,
+        reopen: Reopen | None = None,
     ) -> None:
-        self._engine = engine
+        self.models = Models(engine, reopen, self._follow)
         self._settings = settings
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
-        self._queue = _queue_of(engine, settings)
-        self._lists = DeadLists(own, runs)
-        admission = Admission(engine.model, self._lists)
+        self.telemetry = Telemetry(settings.telemetry)
+        queue = _queue_of(self.models, settings, self.telemetry.observe)
+        self._queue = self.telemetry.watched(queue)
+        self.lists = DeadLists(own, runs)
+        admission = Admission(self.models, self.lists)
         self.streams = Streams(admission, self._queue, settings.streams)
         service = ReconstructionService(admission, self._queue, self.streams)
-        self._grpc = grpc.aio.server(interceptors=(Guard(),), options=GRPC_OPTIONS)
+        guard = self._guard()
+        self._grpc = grpc.aio.server(interceptors=(guard,), options=GRPC_OPTIONS)
         pb_grpc.add_ReconstructionServicer_to_server(service, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc)
         self.address = settings.address
+        self.ending = Ending(settings.grace)
+        self.operations = Operations(self)
+        self.admin: AdminPort | None = None
+        if settings.admin is not None:
+            self.admin = AdminPort(self.operations, guard, settings.admin)
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = False
+        self._can = False
         self._announcing: set[asyncio.Task[None]] = set()
+
+    def _guard(self) -> Guard:
+        """What every call passes, from the outside in."""
+        watchers: tuple[Gate, ...] = self.telemetry.watchers
+        gates: tuple[Gate, ...] = ()
+        return Guard(gates, watchers)
 
     @property
     def model(self) -> ModelInfo:
         """Which model answers."""
-        return self._engine.model
+        return self.models.current.model
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to."""
+        return self._stopping
+
+    @property
+    def is_serving(self) -> bool:
+        """What its health says."""
+        return self._can and not self._stopping
 
     @property
     def batcher(self) -> EventQueue:
         """Where events wait; its counts tell what became of them."""
         return self._queue
+
+    @property
+    def queue_limit(self) -> int:
+        """Events that may wait in each lane."""
+        forwards = isinstance(self.models.current.engine, Gateway)
+        return (self._settings.forwarding if forwards else self._settings.batching).queue
+
+    @property
+    def conditions_away_since(self) -> datetime | None:
+        """Since when the conditions database cannot be asked, as far as is known."""
+        return self.lists.away_since
+
+    @property
+    def listens_insecurely(self) -> bool:
+        """Whether other machines are listened to and nothing is encrypted."""
+        return not self.address.is_loopback
 
     async def start(self) -> None:
         """Listen, and say so by health and by the ready file.
@@ -120,10 +170,13 @@ class Server:
         """
         self.address = self._bind(self._settings.address)
         await self._set_health(_NOT_SERVING)
-        await asyncio.to_thread(warm_up, self._engine.model)
+        self.telemetry.start(self)
+        await asyncio.to_thread(warm_up, self.model)
+        if self.admin is not None:
+            await self.admin.start()
         await self._grpc.start()
-        if isinstance(self._engine, Gateway):
-            self._follow(self._engine)
+        if isinstance(self.models.current.engine, Gateway):
+            self._follow(self.models.current.engine)
             return
         await self._can_answer(True)
         if self._ready.exception() is not None:
@@ -143,6 +196,8 @@ class Server:
         loop = asyncio.get_running_loop()
 
         def tell(can: bool) -> None:
+            if self.models.current.engine is not gateway:  # one that was replaced
+                return
             task = loop.create_task(self._can_answer(can))
             self._announcing.add(task)
             task.add_done_callback(self._announcing.discard)
@@ -153,12 +208,13 @@ class Server:
         gateway.listen(changed)
 
     async def _can_answer(self, can: bool) -> None:
-        await self._set_health(_SERVING if can and not self._stopping else _NOT_SERVING)
+        self._can = can
+        await self._set_health(_SERVING if self.is_serving else _NOT_SERVING)
         if not can or self._ready.done():
             return
         try:
             if self._settings.ready_file is not None:
-                _write_ready(self._settings.ready_file, self.address)
+                _write_ready(self._settings.ready_file, self.address, self.admin)
         except FileError as error:
             self._ready.set_exception(error)
         else:
@@ -182,33 +238,45 @@ class Server:
         """Finish what was accepted, within the grace, and end; new calls are refused."""
         self._stopping = True
         await self._set_health(_NOT_SERVING)
+        if self._ready.done():
+            await self.ending.pause(self._settings.drain_delay)
         self.streams.drain()
-        try:
-            await asyncio.wait_for(self._queue.drain(), self._settings.grace)
-        except TimeoutError:
-            log.warning("%d events were still waiting after the grace", self._queue.waiting)
+        cut_off = 0
+        if not await self.ending.finished(self._queue.drain()):
+            cut_off = self._queue.waiting
+            log.warning("%d events were still waiting after the grace", cut_off)
         self._queue.close()
-        await asyncio.sleep(min(LAST_CALLS, self._settings.grace))
+        await asyncio.sleep(min(LAST_CALLS, self.ending.grace))
         await self._grpc.stop(LAST_SENDS)
-        self._engine.close()
-        self._lists.close()
+        self.ending.is_over(cut_off)
+        if self.admin is not None:
+            await self.admin.stop(LAST_SENDS)
+        await asyncio.to_thread(self.models.end)
+        self.lists.close()
+        await asyncio.to_thread(self.telemetry.stop)
         self._ready.cancel()
         was_ready = not self._ready.cancelled() and self._ready.exception() is None
         if was_ready and self._settings.ready_file is not None:
             self._settings.ready_file.unlink(missing_ok=True)
 
 
-def _queue_of(engine: Engine, settings: ServerSettings) -> EventQueue:
+def _queue_of(models: Models, settings: ServerSettings, observe: Observe) -> EventQueue:
     """Batches are made in exactly one place: here, or in Triton."""
-    if isinstance(engine, Gateway):
-        return Forwarder(forwarding(engine), settings.forwarding, engine.largest_batch)
-    return Batcher(computation(engine), settings.batching)
+
+    def largest() -> int:
+        return cast("Gateway", models.current.engine).largest_batch()
+
+    if isinstance(models.current.engine, Gateway):
+        return Forwarder(partial(forward, observe=observe), settings.forwarding, largest)
+    return Batcher(partial(compute, observe=observe), settings.batching)
 
 
-def _write_ready(path: Path, address: Address) -> None:
+def _write_ready(path: Path, address: Address, admin: AdminPort | None) -> None:
     """Appears complete or not at all: whoever waits for the file may read it at once."""
     with replacing(path) as file:
         file.write(f"{address}\n".encode())
+        if admin is not None:
+            file.write(f"admin {admin.address}\n".encode())
 
 
 async def serve(
@@ -217,8 +285,11 @@ async def serve(
     settings: ServerSettings,
     announce: Callable[[Server], None],
     runs: RunLists | None = None,
-) -> None:
-    """Run a server until SIGTERM or SIGINT.
+    reopen: Reopen | None = None,
+) -> int:
+    """Run a server until SIGTERM, SIGINT or an operator's `Drain`.
+
+    A second SIGTERM or SIGINT ends it at once. SIGHUP is an operator's `Reload`.
 
     Args:
         engine: warm.
@@ -226,18 +297,19 @@ async def serve(
         settings: how to listen, batch and stop.
         announce: called once, when the server is ready.
         runs: the conditions database, if there is one.
+        reopen: opens the model that replaces the engine's on demand, if one can.
+
+    Returns:
+        The exit status: 0, or by which signal calls were cut off.
 
     Raises:
         ServiceError: the address cannot be listened on.
         FileError: the ready file cannot be written.
     """
-    told_to_stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told_to_stop.set)
-    server = Server(engine, own, settings, runs)
+    server = Server(engine, own, settings, runs, reopen)
+    server.operations.heed_signals()
     await server.start()
-    stop = asyncio.create_task(told_to_stop.wait())
+    stop = asyncio.create_task(server.ending.told.wait())
     ready = asyncio.create_task(server.ready())
     try:
         await asyncio.wait({stop, ready}, return_when=asyncio.FIRST_COMPLETED)
@@ -249,3 +321,4 @@ async def serve(
     finally:
         ready.cancel()
         await server.stop()
+    return server.ending.exit_status

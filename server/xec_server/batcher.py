@@ -143,6 +143,10 @@ class Batcher(Generic[Item, Answer]):
         """Events in the queue."""
         return len(self._queue)
 
+    def waiting_in(self, lane: Priority) -> int:
+        """Events in one lane of it."""
+        return self._queue.waiting(lane)
+
     async def submit(
         self,
         items: Sequence[Item],

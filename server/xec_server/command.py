@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xec.cli import Command
 from xec.conditions.dead_list import DeadList, read_dead_list
 from xec.conditions.intervals import Tag
+from xec.conditions.option import wanted_tag
 from xec.engines.device import Device
 from xec.engines.kind import EngineKind
 from xec.errors import UsageError
+from xec_server.telemetry.lines import LogFormat, LogLevel
 
 if TYPE_CHECKING:
     from xec_server.app import Server
     from xec_server.run_lists import RunLists
 
 Option = typer.Option
-_VARIABLE: Final = "XEC_CONDITIONS_DATABASE"  # as in xec.conditions.address, which needs SQLAlchemy
 
 
 def _own_dead_list(file: Path | None, only_events: bool) -> DeadList | None:
@@ -35,23 +34,11 @@ def _own_dead_list(file: Path | None, only_events: bool) -> DeadList | None:
 
 
 def _run_lists(conditions: str | None, tag: Tag | None, other: bool) -> RunLists | None:
-    if conditions is None and tag is None:
-        return None
+    tag = wanted_tag(conditions, tag, "--dead-list and --no-dead-list do", other=other)
     if tag is None:
-        raise UsageError("--conditions needs --tag online or offline: whose lists are to hold?")
-    if other:
-        raise UsageError(
-            "--conditions and --tag take lists from a database, --dead-list and --no-dead-list do "
-            "not: give one or the other."
-        )
-    if find_spec("sqlalchemy") is None:
-        raise UsageError(
-            "--conditions needs SQLAlchemy: pip install 'xec-reconstruct[conditions]'."
-        )
+        return None
     from xec_server.run_lists import open_run_lists  # noqa: PLC0415
 
-    if conditions is None and not os.environ.get(_VARIABLE):
-        raise UsageError(f"--tag needs a database: name it by --conditions, or by {_VARIABLE}.")
     return open_run_lists(conditions, tag)
 
 
@@ -60,6 +47,7 @@ def _announce(server: Server) -> None:
     typer.echo(
         f"xec serve: model {model.name} {model.version} (sha256 {model.sha256[:12]}) "
         f"listens on {server.address}"
+        + ("" if server.admin is None else f", operators on {server.admin.address}")
     )
 
 
@@ -120,9 +108,26 @@ def serve(
     sessions: Annotated[int, Option(help="Engine calls at a time; 0: cores / threads.", min=0)] = 0,
     threads: Annotated[int, Option(help="Threads in one engine call.", min=1)] = 1,
     grace: Annotated[float, Option(help="Seconds to finish calls at the end.", min=0)] = 10.0,
+    drain_delay: Annotated[
+        float, Option(help="Seconds before that in which only health says no.", min=0)
+    ] = 0.0,
+    admin: Annotated[
+        str | None,
+        Option(metavar="HOST:PORT", help="Answer `xec admin` there; on this machine only."),
+    ] = None,
     ready_file: Annotated[
         Path | None, Option(help="Holds the address while the server is ready.")
     ] = None,
+    metrics: Annotated[
+        str | None, Option(metavar="[HOST:]PORT", help="Show metrics to Prometheus there.")
+    ] = None,
+    trace: Annotated[
+        str | None, Option(metavar="URL", help="Send spans to an OpenTelemetry collector (OTLP).")
+    ] = None,
+    log_format: Annotated[LogFormat, Option(help="How log lines are written.")] = LogFormat.TEXT,
+    log_level: Annotated[
+        LogLevel, Option(help="The lowest level that is written; debug has a line for each call.")
+    ] = LogLevel.INFO,
 ) -> None:
     """Reconstruct events over gRPC.
 
@@ -140,11 +145,10 @@ def serve(
     from xec_server.engines import EngineChoice  # noqa: PLC0415
     from xec_server.forwarder import ForwardPolicy  # noqa: PLC0415
     from xec_server.settings import Address, ServerSettings, batching_for  # noqa: PLC0415
+    from xec_server.telemetry.log_writer import logging_to  # noqa: PLC0415
+    from xec_server.telemetry.settings import telemetry_settings  # noqa: PLC0415
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it announces its own plugins
+    telemetry = telemetry_settings(metrics, trace)
     engine_settings = OnnxSettings(
         sessions=sessions,
         threads_per_session=threads,
@@ -158,15 +162,20 @@ def serve(
         batching=batching_for(engine_settings, batch_delay_ms / 1000, queue),
         forwarding=ForwardPolicy(queue=queue, calls=calls),
         grace=grace,
+        drain_delay=drain_delay,
         ready_file=ready_file,
+        admin=None if admin is None else Address.parse(admin),
+        telemetry=telemetry,
     )
     own = _own_dead_list(dead_list, no_dead_list)
     runs = _run_lists(conditions, tag, dead_list is not None or no_dead_list)
-    opened = choice.open()
-    try:
-        asyncio.run(run(opened, own, settings, _announce, runs))
-    finally:
-        opened.close()
+    with logging_to(log_format, telemetry.lines, level=log_level.number):
+        opened = choice.open()
+        try:
+            status = asyncio.run(run(opened, own, settings, _announce, runs, choice.open))
+        finally:
+            opened.close()
+    raise typer.Exit(status)
 
 
 COMMAND = Command(

@@ -6,15 +6,17 @@ provenance whichever way it came.
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import lru_cache
 
 from xec.conditions.dead_list import DeadList
+from xec.conditions.held import Held
 from xec.detector.channels import N_CHANNELS
 from xec.errors import InvalidEvent
 from xec.wire.codec import dead_mask_of_channels
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_server.refusal import Reason, Refusal
-from xec_server.run_lists import Held, RunLists
+from xec_server.run_lists import RunLists
 
 
 @lru_cache(maxsize=64)
@@ -96,6 +98,13 @@ class DeadLists:
         self.own = own
         self._runs = runs
 
+    @property
+    def source(self) -> str:
+        """Where lists come from that a request does not carry: ``database``, ``own``, ``none``."""
+        if self._runs is not None:
+            return "database"
+        return "none" if self.own is None else "own"
+
     async def of(self, message: pb.DeadList, run: int) -> Held:
         """The list that holds for an event.
 
@@ -117,6 +126,11 @@ class DeadLists:
                 held = await self._runs.of_run(run)
         _refuse_all_dead(held.dead)
         return held
+
+    @property
+    def away_since(self) -> datetime | None:
+        """Since when the database cannot be asked, as far as is known."""
+        return None if self._runs is None else self._runs.away_since
 
     def close(self) -> None:
         """Close the database."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,14 +52,19 @@ class EngineChoice:
                 "PyTorch does not run on TensorRT: say --device cuda, or --engine onnx."
             )
 
-    def open(self) -> Engine:
+    def open(self, version: int | None = None) -> Engine:
         """Load and warm it.
+
+        Args:
+            version: in place of the chosen one.
 
         Raises:
             UsageError: a package that it needs is not installed.
             ModelError: the model is missing, altered, or not what Triton runs.
             EngineError: the device is not there.
         """
+        if version is not None:
+            return replace(self, version=version).open()
         match self.kind:
             case EngineKind.ONNX:
                 return self._embedded()
@@ -83,7 +88,11 @@ class EngineChoice:
 
         assert self.triton is not None
         triton = TritonEngine(self.triton, self.repository, version=self.version)
-        return Gateway(triton, self._embedded() if self.fallback else None)
+        try:
+            return Gateway(triton, self._embedded() if self.fallback else None)
+        except BaseException:
+            triton.close()
+            raise
 
 
 def _need(package: str, extra: str) -> None:

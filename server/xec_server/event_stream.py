@@ -16,6 +16,7 @@ from xec.engines.priority import Priority
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_server.admission import Admission, lane_of
 from xec_server.batcher import DrainingError
+from xec_server.calls import current_call
 from xec_server.guard import explained
 from xec_server.lanes import Path
 from xec_server.refusal import Reason, Refusal
@@ -184,16 +185,25 @@ class EventStream:
         event = message.event
         answer = pb.StreamAnswer(id=message.id, run=event.run, event=event.event)
         try:
-            works = await self._admission.works(
-                [event], ["event"], self._opening.dead_list, self._lane
-            )
-            (answered,) = await self._queue.submit(works, deadline, self._lane, self._path)
-            answer.response.CopyFrom(timed(answered))
+            answer.response.CopyFrom(await self._computed(event, deadline))
         except Exception as error:  # whatever it is, it concerns this event and no other
             what = f"Event {event.event} of run {event.run} in a stream"
-            answer.error.CopyFrom(explained(error, what).event_error())
+            refusal = explained(error, what)
+            answer.error.CopyFrom(refusal.event_error())
+            if (call := current_call()) is not None:
+                call.refuse_event(refusal, event.run, event.event)
         self._held[message.id] = _State.READY
         self._ready.put_nowait(answer)
+
+    async def _computed(self, event: pb.Event, deadline: float | None) -> pb.ReconstructResponse:
+        opening = self._opening
+        # For each event anew: a stream may be older than the model that answers.
+        with self._admission.models.leased(opening.model_version) as served:
+            works = await self._admission.works(
+                served, [event], ["event"], opening.dead_list, self._lane
+            )
+            (answered,) = await self._queue.submit(works, deadline, self._lane, self._path)
+        return timed(answered)
 
     async def _write(self, send: Callable[[pb.StreamResponse], Awaitable[None]]) -> None:
         while (answer := await self._ready.get()) is not None:

@@ -90,6 +90,10 @@ class Forwarder(Generic[Item, Answer]):
         """Events in the queue."""
         return len(self._queue)
 
+    def waiting_in(self, lane: Priority) -> int:
+        """Events in one lane of it."""
+        return self._queue.waiting(lane)
+
     async def submit(
         self,
         items: Sequence[Item],

@@ -42,6 +42,15 @@ class Gateway:
         """What Triton is to run."""
         return self._triton.model
 
+    def require_ready(self) -> None:
+        """See that Triton is there and passed.
+
+        Raises:
+            EngineAway: it is not; the sentence says why.
+        """
+        if not self._triton.is_ready:
+            raise EngineAway(self._triton.reason)
+
     def largest_batch(self) -> int:
         """Events that go to Triton in one request."""
         return self._triton.largest_batch

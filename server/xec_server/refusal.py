@@ -56,6 +56,8 @@ class Reason(StrEnum):
     ENGINE_FAILED = auto()
     ENGINE_AWAY = auto()
     ENGINE_BUSY = auto()
+    RELOAD_REFUSED = auto()
+    INVALID_GRACE = auto()
     DEFECT = auto()
 
 
@@ -83,6 +85,8 @@ CODES: Final = {
     Reason.ENGINE_FAILED: StatusCode.UNAVAILABLE,
     Reason.ENGINE_AWAY: StatusCode.UNAVAILABLE,
     Reason.ENGINE_BUSY: StatusCode.RESOURCE_EXHAUSTED,
+    Reason.RELOAD_REFUSED: StatusCode.FAILED_PRECONDITION,
+    Reason.INVALID_GRACE: StatusCode.INVALID_ARGUMENT,
     Reason.DEFECT: StatusCode.INTERNAL,
 }
 

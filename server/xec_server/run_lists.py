@@ -12,11 +12,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from xec.conditions.dead_list import DeadList
+from xec.conditions.held import Held
 from xec.conditions.intervals import LAST_RUN, Tag
 from xec.errors import (
     ConditionsError,
@@ -38,21 +38,6 @@ _LIST_ID: Final = re.compile(r"sha256:[0-9a-f]{16}")
 _LISTS: Final = 256
 _THREADS: Final = 8
 _PATIENCE_SECONDS: Final = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """The list that holds for an event, and how that is known.
-
-    Args:
-        dead: the list.
-        revision: of the conditions database, as ``ONLINE@7``; empty for any other list.
-        stale_since: when the database last confirmed it, while it is away; empty otherwise.
-    """
-
-    dead: DeadList
-    revision: str = ""
-    stale_since: str = ""
 
 
 def refusal_for(error: ConditionsError) -> Refusal:
@@ -114,6 +99,11 @@ class RunLists:
         self._asked_lists: _Asked[str, DeadList] = _Asked()
         self._lists: OrderedDict[str, DeadList] = OrderedDict()
         self._hanging = threading.Semaphore(_THREADS)
+
+    @property
+    def away_since(self) -> datetime | None:
+        """Since when the database cannot be asked, as far as is known."""
+        return self._cache.away_since
 
     async def of_run(self, run: int) -> Held:
         """The list that is in force for a run.

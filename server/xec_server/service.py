@@ -6,9 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from itertools import count
-from typing import Any, TypeAlias
-
-import grpc
 
 from xec.engines.priority import Priority
 from xec.wire.codec import provenance_to_proto
@@ -16,15 +13,15 @@ from xec.wire.limits import MAX_EVENTS_PER_BATCH
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1 import reconstruction_pb2_grpc as pb_grpc
 from xec_server.admission import Admission, lane_of
+from xec_server.calls import Context, current_caller, note_events
+from xec_server.models import ServedModel
 from xec_server.refusal import Reason, Refusal
 from xec_server.streams import Streams
 from xec_server.work import EventQueue, timed
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-
 
 class ReconstructionService(pb_grpc.ReconstructionServicer):  # type: ignore[misc]  # untyped code
-    """Answers from one model.
+    """Answers from the model that is served.
 
     Args:
         admission: checks events.
@@ -42,18 +39,17 @@ class ReconstructionService(pb_grpc.ReconstructionServicer):  # type: ignore[mis
         self, request: pb.ReconstructRequest, context: Context
     ) -> pb.ReconstructResponse:
         """One event."""
-        self._admission.check_version(request.model_version)
         lane = lane_of(request.lane, Priority.ONLINE)
-        answers = await self._reconstruct(
-            [request.event], ["event"], request.dead_list, lane, context
-        )
+        with self._admission.models.leased(request.model_version) as served:
+            answers = await self._reconstruct(
+                served, [request.event], ["event"], request.dead_list, lane, context
+            )
         return answers[0]
 
     async def ReconstructBatch(  # noqa: N802  (the schema's name)
         self, request: pb.ReconstructBatchRequest, context: Context
     ) -> pb.ReconstructBatchResponse:
         """Many events, answered in their order; all or none."""
-        self._admission.check_version(request.model_version)
         number = len(request.events)
         if number > MAX_EVENTS_PER_BATCH:
             raise Refusal(
@@ -62,7 +58,10 @@ class ReconstructionService(pb_grpc.ReconstructionServicer):  # type: ignore[mis
             )
         paths = [f"events[{index}]" for index in range(number)]
         lane = lane_of(request.lane, Priority.OFFLINE)
-        answers = await self._reconstruct(request.events, paths, request.dead_list, lane, context)
+        with self._admission.models.leased(request.model_version) as served:
+            answers = await self._reconstruct(
+                served, request.events, paths, request.dead_list, lane, context
+            )
         return pb.ReconstructBatchResponse(responses=answers)
 
     async def ReconstructStream(  # noqa: N802  (the schema's name)
@@ -78,27 +77,27 @@ class ReconstructionService(pb_grpc.ReconstructionServicer):  # type: ignore[mis
         del request, context
         own = self._admission.lists.own
         list_id = "" if own is None else own.list_id
-        model = self._admission.model
+        served = self._admission.models.current
         return pb.GetModelResponse(
-            provenance=provenance_to_proto(
-                replace(self._admission.provenance, dead_list_id=list_id)
-            ),
-            contract_version=model.contract_version,
+            provenance=provenance_to_proto(replace(served.provenance, dead_list_id=list_id)),
+            contract_version=served.model.contract_version,
             dead_channels=0 if own is None else len(own),
-            metadata=dict(model.metadata),
+            metadata=dict(served.model.metadata),
         )
 
     async def _reconstruct(
         self,
+        served: ServedModel,
         messages: Sequence[pb.Event],
         paths: Sequence[str],
         dead_list: pb.DeadList,
         lane: Priority,
         context: Context,
     ) -> list[pb.ReconstructResponse]:
+        note_events(messages)
         remaining = context.time_remaining()
         deadline = None if remaining is None else asyncio.get_running_loop().time() + remaining
-        works = await self._admission.works(messages, paths, dead_list, lane)
-        path = (context.peer(), f"call {next(self._numbers)}")
+        works = await self._admission.works(served, messages, paths, dead_list, lane)
+        path = (current_caller(context), f"call {next(self._numbers)}")
         answered = await self._queue.submit(works, deadline, lane, path)
         return [timed(one) for one in answered]

@@ -13,6 +13,7 @@ from xec.wire.limits import MAX_EVENTS_PER_BATCH
 from xec_server.batcher import BatchPolicy
 from xec_server.forwarder import ForwardPolicy
 from xec_server.streams import StreamPolicy
+from xec_server.telemetry.settings import TelemetrySettings
 
 _MAX_PORT = 65535
 
@@ -59,7 +60,11 @@ class ServerSettings:
         forwarding: how they go on to Triton, where that is the engine.
         streams: how many streaming calls there may be.
         grace: seconds for calls in progress once the server is told to stop.
-        ready_file: holds the address while the server is ready.
+        drain_delay: seconds before that, in which calls are still accepted while health says no,
+            so that whoever balances by health turns away.
+        ready_file: holds the address while the server is ready, and that for operators.
+        admin: where operators' calls are answered, on loopback; None: nowhere.
+        telemetry: what it tells of itself.
     """
 
     address: Address = field(default_factory=Address)
@@ -68,13 +73,21 @@ class ServerSettings:
     forwarding: ForwardPolicy = field(default_factory=ForwardPolicy)
     streams: StreamPolicy = field(default_factory=StreamPolicy)
     grace: float = 10.0
+    drain_delay: float = 0.0
     ready_file: Path | None = None
+    admin: Address | None = None
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
 
     def __post_init__(self) -> None:
         if not (self.address.is_loopback or self.insecure_listen):
             raise UsageError(
                 f"{self.address} is reachable from other machines and nothing is encrypted: "
                 "listen on 127.0.0.1, or say --insecure-listen."
+            )
+        if self.admin is not None and not self.admin.is_loopback:
+            raise UsageError(
+                f"--admin {self.admin} is reachable from other machines, and whoever reaches it "
+                "can stop the server: use 127.0.0.1, from elsewhere through ssh."
             )
         queue = min(self.batching.queue, self.forwarding.queue)
         if queue < MAX_EVENTS_PER_BATCH:

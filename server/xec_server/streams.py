@@ -7,19 +7,16 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Final, TypeAlias
-
-import grpc
+from typing import Final
 
 from xec.errors import UsageError
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_server.admission import Admission
 from xec_server.batcher import DrainingError
+from xec_server.calls import Context, current_caller
 from xec_server.event_stream import EventStream, StreamCounts
 from xec_server.refusal import Reason, Refusal
 from xec_server.work import EventQueue
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _RETRY_SECONDS: Final = 1.0
 _NOT_OPENED: Final = (
@@ -70,7 +67,7 @@ class Streams:
     @property
     def held(self) -> int:
         """Events that all streams hold."""
-        return sum(stream.held for stream in self._running)
+        return sum(stream.held for stream in tuple(self._running))
 
     @property
     def open(self) -> int:
@@ -88,7 +85,7 @@ class Streams:
             Refusal: there are too many, or the client breaks the rules.
             DrainingError: the server drains; all that was accepted is answered.
         """
-        client = context.peer()
+        client = current_caller(context)
         self._enter(client)
         try:
             opening = await self._opening(requests)
@@ -118,7 +115,7 @@ class Streams:
             first = None
         if first is None or first.WhichOneof("content") != "open":
             raise Refusal(Reason.STREAM_NOT_OPENED, _NOT_OPENED.format(seconds=seconds))
-        self._admission.check_version(first.open.model_version)
+        self._admission.models.check_version(first.open.model_version)
         opening: pb.StreamOpen = first.open
         return opening
 

@@ -17,9 +17,9 @@ from xec.engines.base import ModelInfo, provenance_of
 from xec.event import Event
 from xec.wire.codec import dead_list_of_channels, event_to_proto
 from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_server.answers import answer_to
 from xec_server.conditions import dead_list_of
 from xec_server.validation import checked_events
-from xec_server.work import Work, answer_to
 
 _REPEATS: Final = 3  # the second and third find what the first one left behind in caches
 _HOLE: Final = slice(1000, 2000)  # sensors of the inner face
@@ -38,8 +38,8 @@ def warm_up(model: ModelInfo) -> None:
         message = pb.ReconstructRequest.FromString(request)
         dead = dead_list_of(message.dead_list, None)
         (event,) = checked_events([message.event], [dead.mask], ["event"])
-        work = Work(event, provenance_of(model, dead.list_id))
-        answer_to(work, outputs, 0, model).SerializeToString()
+        provenance = provenance_of(model, dead.list_id)
+        answer_to(event, provenance, outputs, 0, model).SerializeToString()
 
 
 def _request() -> pb.ReconstructRequest:

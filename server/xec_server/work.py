@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias, cast
 
-from xec.answer import answer_one
 from xec.assembly import Outputs, finite_rows
 from xec.engines.base import Engine, ModelInfo, Tensors, tensors_of
 from xec.engines.priority import Priority
 from xec.event import Event, EventBatch
 from xec.lineage import Provenance
-from xec.wire.codec import reconstruction_to_proto
 from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_server.answers import answer_to
 from xec_server.batcher import Answered, Counts
 from xec_server.gateway import Gateway
 from xec_server.lanes import NOBODY, Path
+from xec_server.models import ServedModel
+
+Observe: TypeAlias = Callable[[Engine, Tensors, Outputs, ModelInfo], None]
+"""Sees, in threads, what an engine was given and answered, and by which model; does not raise."""
 
 _LONGEST_MARGIN: Final = 0.25  # seconds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
-    """An event for the engine, and what its answer will say of its origin."""
+    """An event, the model that is to compute it, and what its answer will say of its origin."""
 
     event: Event
     provenance: Provenance
+    served: ServedModel
     lane: Priority = Priority.ONLINE
 
 
@@ -36,6 +40,10 @@ class EventQueue(Protocol):
     @property
     def waiting(self) -> int:
         """Events that wait."""
+        ...
+
+    def waiting_in(self, lane: Priority) -> int:
+        """Events that wait in one lane."""
         ...
 
     @property
@@ -62,45 +70,74 @@ class EventQueue(Protocol):
         ...
 
 
-def answer_to(work: Work, outputs: Outputs, row: int, model: ModelInfo) -> pb.ReconstructResponse:
-    """The message for one event, of whose outputs all are numbers."""
-    provenance = work.provenance
-    if provenance.engine != model.engine:  # the fall-back answers
-        provenance = replace(provenance, engine=model.engine)
-    return reconstruction_to_proto(answer_one(work.event, outputs, row, provenance, model))
+def unobserved(engine: Engine, inputs: Tensors, outputs: Outputs, model: ModelInfo) -> None:
+    """Nobody looks."""
 
 
-def computation(
-    engine: Engine,
-) -> Callable[[Sequence[Work]], list[pb.ReconstructResponse | Exception]]:
-    """What the batcher runs in its threads: from events to messages."""
+def compute(
+    works: Sequence[Work], observe: Observe = unobserved
+) -> list[pb.ReconstructResponse | Exception]:
+    """What the batcher runs in its threads: from events to messages.
 
-    def compute(works: Sequence[Work]) -> list[pb.ReconstructResponse | Exception]:
-        return _answers(works, engine.infer(_inputs(works)), engine.model)
+    Just after a swap events of two models may have been collected; each model gets its own.
 
-    return compute
+    Args:
+        works: in any mixture.
+        observe: sees what the engine was given and answered.
+    """
+    if all(work.served is works[0].served for work in works):
+        return _computed(works, observe)
+    answers: dict[int, pb.ReconstructResponse | Exception] = {}
+    for served in dict.fromkeys(work.served for work in works):
+        rows = [row for row, work in enumerate(works) if work.served is served]
+        answers |= zip(rows, _computed_apart([works[row] for row in rows], observe), strict=True)
+    return [answers[row] for row in range(len(works))]
 
 
-def forwarding(
-    gateway: Gateway,
-) -> Callable[[Sequence[Work], float | None], list[pb.ReconstructResponse | Exception]]:
-    """What the forwarder runs in its threads: events to Triton, answers to messages."""
+def _computed(works: Sequence[Work], observe: Observe) -> list[pb.ReconstructResponse | Exception]:
+    with works[0].served.used() as engine:
+        inputs = _inputs(works)
+        outputs = engine.infer(inputs)
+        observe(engine, inputs, outputs, engine.model)
+        return _answers(works, outputs, engine.model)
 
-    def compute(
-        works: Sequence[Work], seconds: float | None
-    ) -> list[pb.ReconstructResponse | Exception]:
-        limit = None if seconds is None else seconds - _margin(seconds)
-        outputs, model = gateway.infer_within(_inputs(works), limit, works[0].lane)
+
+def _computed_apart(
+    works: Sequence[Work], observe: Observe
+) -> Sequence[pb.ReconstructResponse | Exception]:
+    """A failure of one model concerns its own events."""
+    try:
+        return _computed(works, observe)
+    except Exception as error:  # whatever it is, as in the batcher
+        return [error] * len(works)
+
+
+def forward(
+    works: Sequence[Work], seconds: float | None, observe: Observe = unobserved
+) -> list[pb.ReconstructResponse | Exception]:
+    """What the forwarder runs in its threads: events of one call to Triton, answers to messages.
+
+    Args:
+        works: all for one model.
+        seconds: in which they must be answered.
+        observe: sees what Triton was given and answered.
+    """
+    limit = None if seconds is None else seconds - _margin(seconds)
+    with works[0].served.used() as engine:
+        gateway = cast("Gateway", engine)
+        inputs = _inputs(works)
+        outputs, model = gateway.infer_within(inputs, limit, works[0].lane)
+        observe(gateway, inputs, outputs, model)
         return _answers(works, outputs, model)
-
-    return compute
 
 
 def _answers(
     works: Sequence[Work], outputs: Outputs, model: ModelInfo
 ) -> list[pb.ReconstructResponse | Exception]:
     return [
-        answer_to(work, outputs, row, model) if is_number else _not_finite(work.event)
+        answer_to(work.event, work.provenance, outputs, row, model)
+        if is_number
+        else _not_finite(work.event)
         for row, (work, is_number) in enumerate(zip(works, finite_rows(outputs), strict=True))
     ]
 

@@ -6,12 +6,14 @@ import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 
 from xec.conditions.dead_list import DeadList
+from xec.conditions.intervals import Tag
 from xec.errors import UsageError
+from xec_client.by_run import lists_by_run
 from xec_client.places import Embedded, Remote
 from xec_client.progress import event_progress
 from xec_client.reprocess.cluster_address import ClusterAddress, ClusterKind, parse_cluster
@@ -21,6 +23,9 @@ from xec_client.reprocess.local import InProcess
 from xec_client.reprocess.sources import Identity, paths_of
 from xec_client.reprocess.states import RunState
 from xec_client.reprocess.worker import AnyPlace
+
+if TYPE_CHECKING:  # it needs SQLAlchemy
+    from xec.conditions.snapshot import Snapshot
 
 PemFiles = tuple[Path | None, Path | None, Path | None]
 
@@ -36,6 +41,8 @@ class Calling:
     model: Path
     server: str | None
     dead: DeadList | None
+    conditions: str | None
+    tag: Tag | None
     suffix: str
     part_events: int
     batch_size: int
@@ -62,7 +69,19 @@ def call(options: Calling) -> None:
     """
     address = None if options.cluster is None else parse_cluster(options.cluster)
     executor = _executor(options, address)
-    job = Job(
+    start = time.perf_counter()
+    with (
+        lists_by_run(options.conditions, options.tag, options.dead, options.server) as lists,
+        event_progress(None, options.quiet) as advance,
+    ):
+        course = reprocess(_job(options, address, lists), executor, advance)
+    if not options.quiet:
+        _tell(course, time.perf_counter() - start)
+    course.refuse_failed()
+
+
+def _job(options: Calling, address: ClusterAddress | None, lists: Snapshot | None) -> Job:
+    return Job(
         paths=paths_of(options.sources),
         out=options.out,
         place=_place(options, address),
@@ -74,13 +93,8 @@ def call(options: Calling) -> None:
         identity=options.identity,
         most_attempts=options.attempts,
         again=options.again,
+        lists=lists,
     )
-    start = time.perf_counter()
-    with event_progress(None, options.quiet) as advance:
-        course = reprocess(job, executor, advance)
-    if not options.quiet:
-        _tell(course, time.perf_counter() - start)
-    course.refuse_failed()
 
 
 def _place(options: Calling, address: ClusterAddress | None) -> AnyPlace:

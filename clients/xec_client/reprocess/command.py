@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from xec.cli import Command
 from xec.conditions.dead_list import read_dead_list
+from xec.conditions.intervals import Tag
 from xec.errors import IncompleteError, UsageError
 
 MAX_BATCH: Final = 256  # what a server takes at most, xec.wire.limits
@@ -78,6 +79,17 @@ def run(
             metavar="FILE", help="Dead sensors, one id per line, beyond those that events mark."
         ),
     ] = None,
+    conditions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL|FILE",
+            help="Database of dead sensors by run; a URL without a password, or "
+            "XEC_CONDITIONS_DATABASE.",
+        ),
+    ] = None,
+    tag: Annotated[
+        Tag | None, typer.Option(case_sensitive=False, help="Whose lists of the database hold.")
+    ] = None,
     kind: Annotated[Format, typer.Option("--format", help="Of the parts.")] = Format.PARQUET,
     part_events: Annotated[int, typer.Option(min=1, help="Events of a part.")] = 2048,
     batch_size: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Events in a batch.")] = 64,
@@ -129,6 +141,8 @@ def run(
             model=model,
             server=server,
             dead=None if dead_list is None else read_dead_list(dead_list),
+            conditions=conditions,
+            tag=tag,
             suffix=f".{kind.value}",
             part_events=part_events,
             batch_size=batch_size,

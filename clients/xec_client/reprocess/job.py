@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xec.conditions.dead_list import DeadList
 from xec.engines.repository import read_model
@@ -12,13 +13,17 @@ from xec.lineage import Provenance
 from xec_client.client import Client
 from xec_client.places import READY_SECONDS, Embedded
 from xec_client.reprocess.aside import sweep
+from xec_client.reprocess.by_run import with_lists
 from xec_client.reprocess.course import Course, Executor
 from xec_client.reprocess.files import DiskFiles, Files
 from xec_client.reprocess.folder import lineage_folder, owned
 from xec_client.reprocess.lineage import Recipe
 from xec_client.reprocess.manifest import open_manifest, read_manifest
-from xec_client.reprocess.sources import Identity, look_at, refuse_ambiguous
+from xec_client.reprocess.sources import Identity, Source, look_at, refuse_ambiguous
 from xec_client.reprocess.worker import AnyPlace, Assignment
+
+if TYPE_CHECKING:  # it needs SQLAlchemy
+    from xec.conditions.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class Job:
         paths: the inputs.
         out: output folder.
         place: who reconstructs.
-        dead: the dead sensors; None where files or server tell.
+        dead: the dead sensors; None where files or server tell, or `lists`.
         suffix: of the parts, ``.parquet`` or ``.root``.
         part_events: events of a part.
         batch_size: events that are reconstructed together.
@@ -38,6 +43,7 @@ class Job:
         most_attempts: after so many failures a run is abandoned.
         again: try abandoned runs once more.
         files: the disk that the output folder is on.
+        lists: the dead sensors by run; None where they are told otherwise.
     """
 
     paths: Sequence[Path]
@@ -52,6 +58,7 @@ class Job:
     most_attempts: int = 3
     again: bool = False
     files: Files = field(default_factory=DiskFiles)
+    lists: Snapshot | None = None
 
     def recipe(self) -> Recipe:
         """What decides the results.
@@ -64,12 +71,29 @@ class Job:
         return Recipe(
             model_sha256=told.model_sha256,
             engine=told.engine,
-            dead_list_id=told.dead_list_id if self.dead is None else self.dead.list_id,
+            dead_list_id=self._dead_list_id(told),
             suffix=self.suffix,
             part_events=self.part_events,
             batch_size=self.batch_size,
             identity=self.identity.value,
         )
+
+    def _dead_list_id(self, told: Provenance) -> str:
+        if self.lists is not None:
+            return f"by run, {self.lists.tag}"
+        return told.dead_list_id if self.dead is None else self.dead.list_id
+
+    def sources(self) -> list[Source]:
+        """The inputs, looked at.
+
+        Raises:
+            UsageError: two of them cannot be told apart.
+            ConditionsError: the lists of their runs cannot be read.
+        """
+        found = [look_at(path, self.identity) for path in self.paths]
+        refuse_ambiguous(found)
+        lists = self.lists
+        return found if lists is None else [with_lists(source, lists) for source in found]
 
 
 def _told(place: AnyPlace) -> Provenance:
@@ -101,8 +125,7 @@ def reprocess(job: Job, executor: Executor, advance: Callable[[int], None]) -> C
     """
     recipe = job.recipe()
     with owned(job.out, job.files):
-        sources = [look_at(path, job.identity) for path in job.paths]
-        refuse_ambiguous(sources)
+        sources = job.sources()
         folder = lineage_folder(job.out, recipe, job.files)
         manifest = open_manifest(folder, job.files)
         contents = read_manifest(folder)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from xec.errors import FileError
+from xec.io.output import Output
 from xec.io.result_digest import Content, content_of
 from xec.io.results import ResultWriter, open_result_writer
 from xec_client.reprocess.aside import aside_of
@@ -54,6 +55,56 @@ def _output(doing: str) -> Iterator[None]:
         raise OutputError(f"{doing}: {error.strerror or error}.") from error
 
 
+@dataclass(slots=True)
+class Draft:
+    """A part whose rows are written, still open: another thread may publish it.
+
+    Args:
+        sink: that it belongs to.
+        path: its name to be.
+        aside: the hidden name of its file.
+        first: its first entry in the input.
+        writer: open.
+        rows: that were written.
+    """
+
+    sink: Sink
+    path: Path
+    aside: Path
+    first: int
+    writer: ResultWriter
+    rows: int = 0
+
+    def publish(self) -> Part:
+        """Close, sync, read back and publish; see `Sink.publish`."""
+        return self.sink.finish(self)
+
+    def abandon(self) -> None:
+        """Close and remove what was written."""
+        try:
+            self._close(FileError("abandoned"))
+        finally:
+            self.sink.discard(self.aside)
+
+    def _close(self, error: BaseException) -> None:
+        with suppress(FileError, OSError):
+            self.writer.__exit__(type(error), error, error.__traceback__)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Tell apart errors of the disk from those of the input; either closes the writer."""
+        try:
+            with _output(f"{self.path} cannot be written"):
+                yield
+        except BaseException as error:
+            self._close(error)
+            if not isinstance(error, FileError) or isinstance(error, OutputError):
+                raise
+            if str(self.aside) not in str(error):
+                raise  # of the input
+            raise OutputError(str(error).replace(str(self.aside), str(self.path))) from error
+
+
 class Sink:
     """The folder of a lineage.
 
@@ -90,25 +141,48 @@ class Sink:
                 of this name.
             XecError: as `fill`.
         """
+        return self.fill(name, first, fill, source=source, synthetic=synthetic).publish()
+
+    def fill(self, name: str, first: int, fill: Fill, *, source: str, synthetic: bool) -> Draft:
+        """Write the rows of a part and leave it open; see `publish`."""
         path = self.folder / name
         aside = aside_of(path)
+        writer = open_result_writer(
+            aside, source=source, synthetic=synthetic, output=self._output_of(aside)
+        )
+        draft = Draft(self, path, aside, first, writer)
         try:
-            rows = self._write(aside, path, fill, source, synthetic)
-            part = self._described(aside, path, first)
-            if part.rows != rows:
+            with draft.writing():
+                draft.rows = fill(writer.__enter__())
+        except BaseException:
+            self.discard(aside)
+            raise
+        return draft
+
+    def finish(self, draft: Draft) -> Part:
+        """Publish what was filled: the second half of `publish`."""
+        path, aside = draft.path, draft.aside
+        try:
+            with draft.writing():
+                draft.writer.__exit__(None, None, None)
+            part = self._described(aside, path, draft.first)
+            if part.rows != draft.rows:
                 raise OutputError(
-                    f"{path}: {part.rows} of {rows} rows were read back: check the disk."
+                    f"{path}: {part.rows} of {draft.rows} rows were read back: check the disk."
                 )
             self._link(aside, path, part)
         finally:
-            # What a failing disk leaves is removed by the next start (`sweep`).
-            with suppress(OSError):
-                self._files.unlink(aside)
+            self.discard(aside)
         with _output(f"{path} cannot be published"):
             self._files.sync_folder(self.folder)
         return part
 
-    def _write(self, aside: Path, path: Path, fill: Fill, source: str, synthetic: bool) -> int:
+    def discard(self, aside: Path) -> None:
+        """Remove a file that was written aside; one that a failing disk leaves, `sweep` removes."""
+        with suppress(OSError):
+            self._files.unlink(aside)
+
+    def _output_of(self, aside: Path) -> Output:
         @contextmanager
         def output(_: Path) -> Iterator[BinaryIO]:
             file = self._files.create(aside)
@@ -120,16 +194,7 @@ class Sink:
                 with suppress(OSError):  # a full disk refuses again: already reported
                     file.close()
 
-        writer = open_result_writer(aside, source=source, synthetic=synthetic, output=output)
-        rows = 0
-        try:
-            with _output(f"{path} cannot be written"), writer:
-                rows = fill(writer)
-        except FileError as error:
-            if isinstance(error, OutputError) or str(aside) not in str(error):
-                raise  # of the input
-            raise OutputError(str(error).replace(str(aside), str(path))) from error
-        return rows
+        return output
 
     def _link(self, aside: Path, path: Path, part: Part) -> None:
         with _output(f"{path} cannot be published"):

@@ -9,6 +9,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Final
 
+from xec.conditions.held import ListsOfRuns
 from xec.errors import FileError, UsageError
 from xec.io.midas.compression import midas_suffix
 from xec.io.midas.runs import files_of_run
@@ -34,12 +35,14 @@ class Source:
         identity: digest by which it is recognised; empty where it could not be read.
         stamp: sizes and times of its files when it was looked at.
         problem: why it could not be looked at; empty otherwise.
+        lists: the dead lists of its runs; None where they are not taken from a database.
     """
 
     path: Path
     identity: str
     stamp: tuple[tuple[str, int, int], ...] = ()
     problem: str = ""
+    lists: ListsOfRuns | None = None
 
     @property
     def name(self) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -25,8 +27,8 @@ from xec_client.reprocess.failures import ModelChanged, ends_all
 from xec_client.reprocess.files import DiskFiles, Files
 from xec_client.reprocess.lineage import Recipe, part_name
 from xec_client.reprocess.plan import Piece
-from xec_client.reprocess.sink import Part, Sink
-from xec_client.works import refuse_other_geometry, works_of
+from xec_client.reprocess.sink import Draft, Part, Sink
+from xec_client.works import Dead, refuse_other_geometry, works_of
 
 AnyPlace = Embedded | Remote
 
@@ -38,7 +40,7 @@ class Assignment:
     Args:
         place: who reconstructs.
         recipe: what decides the results.
-        dead: the dead sensors; None where the files or the server tell.
+        dead: the dead sensors; None where the files or the server tell, or the piece.
         folder: of the lineage.
         in_flight: batches under way at the same time.
     """
@@ -84,10 +86,70 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A part that is computed; whoever gets it has to publish it.
+
+    Args:
+        piece: which it belongs to.
+        draft: the part.
+    """
+
+    piece: Piece
+    draft: Draft
+
+    def publish(self) -> Outcome:
+        """The outcome: the part, or why there is none."""
+        try:
+            return Outcome(self.piece, (self.draft.publish(),), finished=False)
+        except XecError as error:
+            return Outcome(self.piece, finished=False, failure=failure_of(error))
+
+
+Step = Filled | Outcome
+
+
+def published(steps: Iterable[Step], publish: Executor | None) -> Generator[Outcome]:
+    """The outcomes of all steps in their order.
+
+    Args:
+        steps: of pieces.
+        publish: publishes a part while the next one is computed, and no further one before it is
+            done; None: in turn.
+    """
+    waiting: deque[Future[Outcome] | Outcome] = deque()
+    for step in steps:
+        if isinstance(step, Outcome):
+            waiting.append(step)
+            # A failure may end everything: nothing else is begun before it is told.
+            yield from _outcomes(waiting, at_once=step.failure is None)
+            continue
+        try:
+            yield from _outcomes(waiting)
+        except BaseException:  # whoever asks for outcomes asks for no more
+            step.draft.abandon()
+            raise
+        waiting.append(step.publish() if publish is None else publish.submit(step.publish))
+        yield from _outcomes(waiting, at_once=True)
+    yield from _outcomes(waiting)
+
+
+def _outcomes(
+    waiting: deque[Future[Outcome] | Outcome], *, at_once: bool = False
+) -> Iterator[Outcome]:
+    """Those that wait, in their order; `at_once`: as far as they are there."""
+    while waiting:
+        first = waiting[0]
+        if at_once and isinstance(first, Future) and not first.done():
+            return
+        waiting.popleft()
+        yield first.result() if isinstance(first, Future) else first
+
+
 def work_on(
     piece: Piece, assignment: Assignment, backend: Backend, files: Files
-) -> Iterator[Outcome]:
-    """Make the parts of a piece; one outcome for each, and a last one that is finished.
+) -> Generator[Step]:
+    """Make the parts of a piece; one step for each, and a last outcome that is finished.
 
     Errors of the project become failures; others are defects, and raised.
     """
@@ -99,14 +161,18 @@ def work_on(
                 if first in piece.known:
                     continue
                 name = part_name(assignment.recipe, piece.source, first)
-                part = sink.published(name, first) or sink.publish(
+                part = sink.published(name, first)
+                if part is not None:
+                    yield Outcome(piece, (part,), finished=False)
+                    continue
+                draft = sink.fill(
                     name,
                     first,
-                    _Filling(chunks, assignment, backend),
+                    _Filling(chunks, _dead_of(piece, assignment), assignment, backend),
                     source=piece.source.path.name,
                     synthetic=file.synthetic,
                 )
-                yield Outcome(piece, (part,), finished=False)
+                yield Filled(piece, draft)
             notes = file.notes
     except XecError as error:
         yield Outcome(piece, failure=failure_of(error))
@@ -119,17 +185,23 @@ def failure_of(error: XecError) -> Failure:
     return Failure(str(error), ends_all(error), error.exit_code)
 
 
+def _dead_of(piece: Piece, assignment: Assignment) -> Dead:
+    lists = piece.source.lists
+    return assignment.dead if lists is None else lists
+
+
 @dataclass(frozen=True, slots=True)
 class _Filling:
     """Reconstructs the events of a part into a writer."""
 
     chunks: Iterable[EventChunk]
+    dead: Dead
     assignment: Assignment
     backend: Backend
 
     def __call__(self, writer: ResultWriter) -> int:
         rows = 0
-        works = works_of(self.chunks, self.assignment.dead)
+        works = works_of(self.chunks, self.dead)
         answered = ordered_map(self.backend.reconstruct, works, self.assignment.in_flight)
         for work, answers in answered:
             _refuse_other_model(answers, self.assignment.recipe)
@@ -214,6 +286,10 @@ def work_remotely(piece: Piece, assignment: Assignment) -> Outcome:
     except XecError as error:
         reason = f"A worker cannot start: {error}"
         return Outcome(piece, failure=Failure(reason, ends_all=True, exit_code=error.exit_code))
-    outcomes = list(work_on(piece, assignment, backend, DiskFiles()))
-    parts = tuple(part for outcome in outcomes for part in outcome.parts)
-    return Outcome(piece, parts, True, outcomes[-1].failure, outcomes[-1].notes)
+    parts: list[Part] = []
+    with closing(work_on(piece, assignment, backend, DiskFiles())) as steps:
+        for outcome in published(steps, None):
+            parts += outcome.parts
+            if outcome.finished or outcome.failure is not None:
+                return Outcome(piece, tuple(parts), True, outcome.failure, outcome.notes)
+    raise AssertionError("a piece ends with an outcome that is finished")

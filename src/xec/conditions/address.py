@@ -17,9 +17,9 @@ from typing import Final
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from xec.conditions.option import CONDITIONS_VARIABLE
 from xec.errors import UsageError
 
-CONDITIONS_VARIABLE: Final = "XEC_CONDITIONS_DATABASE"
 UPSTREAM_VARIABLE: Final = "XEC_UPSTREAM_DATABASE"
 DEFAULT_CONDITIONS: Final = "conditions.sqlite"
 

@@ -128,6 +128,7 @@ class ConditionsCache:
         self._memory = _Memory(max_runs)
         self._asking: dict[int, Future[_Entry]] = {}
         self._away = ""  # why the database is away; empty while it answers
+        self._away_since = datetime.now(UTC)  # means something while it is away
         self._retry_at = 0.0
 
     def __len__(self) -> int:
@@ -140,6 +141,12 @@ class ConditionsCache:
         """Why the database could not be asked last time; empty while it answers."""
         with self._lock:
             return self._away
+
+    @property
+    def away_since(self) -> datetime | None:
+        """When the database was first found away; None while it answers."""
+        with self._lock:
+            return self._away_since if self._away else None
 
     def remembered(self, run: int) -> Cached | None:
         """The list of a run if the database need not be asked for it now; never waits.
@@ -233,5 +240,7 @@ class ConditionsCache:
     def _leave_alone(self, reason: str) -> None:
         """Do not ask again for a while; without a reason the database did answer."""
         with self._lock:
+            if not self._away:
+                self._away_since = datetime.now(UTC)
             self._away = reason
             self._retry_at = self._clock() + self._retry

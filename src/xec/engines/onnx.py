@@ -197,24 +197,33 @@ class OnnxEngine:
         Raises:
             EngineError: ONNX Runtime failed, or the engine is closed.
         """
+        idle = self._idle  # before the question: without its sessions nobody should wait for one
         if self._closed:
             raise EngineError("The engine is closed.")
         step = self.settings.largest_batch
         B = len(inputs["npho"])
         if step >= B:
-            return self._call(inputs)
+            return self._call(inputs, idle)
         pieces = [_rows(inputs, slice(start, start + step)) for start in range(0, B, step)]
-        answers = list(self._pool.map(self._call, pieces))
+        answers = list(self._pool.map(lambda piece: self._call(piece, idle), pieces))
         return {name: np.concatenate([a[name] for a in answers]) for name in self._outputs}
 
-    def _call(self, inputs: Tensors) -> Outputs:
-        run = self._idle.get()
+    def rows_for(self, events: int) -> int:
+        """Rows that are computed for so many events: on a GPU those that fill up a bucket, too."""
+        if not self.settings.device.is_gpu:
+            return events
+        whole, rest = divmod(events, self.settings.largest_batch)
+        last = next(size for size in (0, *self.settings.buckets) if size >= rest)
+        return whole * self.settings.largest_batch + last
+
+    def _call(self, inputs: Tensors, idle: SimpleQueue[Run]) -> Outputs:
+        run = idle.get()
         try:
             return run(inputs)
         except ORT_ERRORS as error:
             raise EngineError(f"ONNX Runtime failed: {reason_of(error)}") from error
         finally:
-            self._idle.put(run)
+            idle.put(run)
 
     def close(self) -> None:
         """Wait for the calls that run and free the sessions."""
@@ -222,6 +231,7 @@ class OnnxEngine:
             return
         self._closed = True
         self._pool.shutdown(cancel_futures=True)
+        self._idle = SimpleQueue()  # whoever still holds the engine holds no model
 
 
 def _warm_up(run: Run, sizes: Sequence[int], path: Path, tensors: Sequence[Tensor]) -> None:

@@ -41,6 +41,14 @@ class EventSource(AbstractContextManager["EventSource"], Protocol):
         """What a user should know of a file that was read to its end, one sentence each."""
         ...
 
+    def runs(self) -> tuple[int, ...]:
+        """The runs that its events belong to, ascending; none where there are no events.
+
+        Raises:
+            FileError: the file is damaged.
+        """
+        ...
+
     def chunks(self, size: int) -> Iterator[EventChunk]:
         """All events, at most `size` at a time.
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+import numpy as np
+
 from xec.errors import FileError, UsageError
 from xec.event import EventBatch
 from xec.io.root_columns import ColumnReader, EventChunk, chunks_of
@@ -17,6 +19,7 @@ from xec.io.root_schema import (
     NPHO_REFERENCE,
     OLD_TIME,
     RELATIVE_TIME,
+    RUN,
     TREE,
     TRUTH,
     UNCONVERTIBLE,
@@ -33,6 +36,8 @@ from xec.io.root_tree import (
 )
 
 DEFAULT_CHUNK: Final = 256
+
+_RUN_ROWS: Final = 1 << 16  # of one column
 
 # Numpy kinds: floating, integer, flags.
 _FLOATING: Final = "f"
@@ -92,6 +97,20 @@ class EventFile:
     def notes(self) -> tuple[str, ...]:
         """What a user should know besides: nothing, as a file that is not whole is refused."""
         return ()
+
+    def runs(self) -> tuple[int, ...]:
+        """The runs that its events belong to, ascending.
+
+        Raises:
+            FileError: the file is damaged.
+        """
+        found: set[int] = set()
+        steps = read_columns(
+            self._tree, [RUN.name], size=_RUN_ROWS, start=0, stop=len(self), path=self.path
+        )
+        for _, columns in steps:
+            found.update(np.unique(columns[RUN.name]).tolist())
+        return tuple(sorted(found))
 
     def chunks(
         self,

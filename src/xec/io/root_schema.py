@@ -37,8 +37,9 @@ class Branch:
         return np.dtype((self.dtype, self.shape))
 
 
+RUN: Final = Branch("run", "i4", (), "", "run number")
 IDENTITY: Final = (
-    Branch("run", "i4", (), "", "run number"),
+    RUN,
     Branch("event", "i4", (), "", "event number within the run"),
 )
 NPHO: Final = Branch("npho", "f4", (N_CHANNELS,), "photons", "photons at the sensor surface")

@@ -45,7 +45,7 @@ class MidasEventFile:
     def __init__(self, path: Path | str, banks: ReadingBanks = DEFAULT_BANKS) -> None:
         self.path = Path(path)
         self._banks = banks
-        self._label = _read_label(files_of_run(self.path)[0])
+        self._label, self._run = _read_label(files_of_run(self.path)[0])
         self._others: Counter[int] = Counter()
         self._names: dict[str, None] = {}
         self._entries = 0
@@ -80,6 +80,10 @@ class MidasEventFile:
             for event_id, count in sorted(self._others.items())
         )
         return (*self._ends, *others)
+
+    def runs(self) -> tuple[int, ...]:
+        """The one run of the file; none where nothing tells it, and so its events are refused."""
+        return () if self._run is None else (self._run,)
 
     def chunks(self, size: int = DEFAULT_CHUNK) -> Iterator[EventChunk]:
         """All events, at most `size` at a time, of one file each; afterwards `notes` is complete.
@@ -150,9 +154,12 @@ class MidasEventFile:
         )
 
 
-def _read_label(path: Path) -> RunLabel:
+def _read_label(path: Path) -> tuple[RunLabel, int | None]:
+    """What the begin of run says, and the run number, as far as it or the name tells."""
     with MidasFile(path) as file:
         first = next(iter(file), None)
     if first is None:
         raise FileError(str(file.end))
-    return label_of(first.data) if first.kind is EventKind.BEGIN_OF_RUN else RunLabel()
+    begins = first.kind is EventKind.BEGIN_OF_RUN
+    label = label_of(first.data) if begins else RunLabel()
+    return label, run_of_name(path) if file.run is None else file.run

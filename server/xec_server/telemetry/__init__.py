@@ -1,0 +1,1 @@
+"""What a server tells of itself: metrics, traces, log lines. None of it ever fails a call."""
