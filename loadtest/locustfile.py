@@ -12,7 +12,6 @@ from __future__ import annotations
 import gc
 import logging
 import random
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from typing import Any, Final
 
 # Before any channel: gRPC's core waits in C, which would hold up all users but one.
 import grpc.experimental.gevent
-from gevent import GreenletExit
 from locust import User, constant, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
@@ -64,17 +62,41 @@ def add_options(parser: LocustArgumentParser) -> None:
     add("most-p99", 25.0, "Online p99, in medians of the unloaded server.")
 
 
-def open_events(environment: Environment, **_: Any) -> None:
-    """Read the events once for all users of this process."""
+def prepare(environment: Environment, **_: Any) -> None:
+    """Read the events, once for all users of this process, and measure the unloaded server."""
     options = environment.parsed_options
     assert options is not None
     try:
         Sender.sample = load_events(options.events)
+        # The reader's threads are greenlets here, which cannot be joined when the process ends.
+        gc.collect()
+        if options.headless:
+            measure_unloaded(environment)
     except XecError as error:
         LOG.error(error)
         sys.exit(error.exit_code)
-    # The reader's threads are greenlets here, which cannot be joined at the end of the process.
-    gc.collect()
+
+
+def prepare_again(environment: Environment, **_: Any) -> None:
+    """Measure the server that was named on locust's page."""
+    options = environment.parsed_options
+    assert options is not None
+    if not options.headless:
+        try:
+            measure_unloaded(environment)
+        except XecError as error:
+            LOG.error(error)
+
+
+def measure_unloaded(environment: Environment) -> None:
+    """What latencies are compared with, before the users come; a worker leaves it to the master.
+
+    Raises:
+        XecError: there is no address, or no server.
+    """
+    if not isinstance(environment.runner, WorkerRunner):
+        with Client(environment.host or "", retry=NO_RETRY) as client:
+            UNLOADED.append(1e3 * median_latency(client, Sender.sample))
 
 
 class Sender(User):
@@ -178,23 +200,9 @@ class Reprocessing(Sender):
         self.report(BATCHES, start, error)
 
 
-def measure_unloaded(environment: Environment, **_: Any) -> None:
-    """What latencies are compared with, before the users come; a worker leaves it to the master."""
-    if isinstance(environment.runner, WorkerRunner):
-        return
-    try:
-        with Client(environment.host or "", retry=NO_RETRY) as client:
-            UNLOADED.append(1e3 * median_latency(client, Sender.sample))
-    except XecError as error:
-        LOG.error(error)
-        environment.process_exit_code = error.exit_code
-        signal.raise_signal(signal.SIGTERM)  # locust's own way out, workers included
-        raise GreenletExit from error  # no users are started meanwhile
-
-
 def judge(environment: Environment, **_: Any) -> None:
     """Compare with the thresholds; the exit code is 1 where one is broken."""
-    if isinstance(environment.runner, WorkerRunner) or environment.process_exit_code is not None:
+    if isinstance(environment.runner, WorkerRunner):
         return
     options = environment.parsed_options
     assert options is not None
@@ -223,8 +231,8 @@ def judge(environment: Environment, **_: Any) -> None:
 
 for hook, listener in (
     (events.init_command_line_parser, add_options),
-    (events.init, open_events),
-    (events.test_start, measure_unloaded),
+    (events.init, prepare),
+    (events.test_start, prepare_again),
     (events.quitting, judge),
 ):
     hook.add_listener(listener)  # type: ignore[no-untyped-call]

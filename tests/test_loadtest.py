@@ -13,7 +13,7 @@ from scipy import stats
 from xec.errors import ServiceError
 from xec_client.errors import DeadlineExceeded, Overloaded, Unavailable
 from xec_loadtest.arrivals import Arrivals, Pacer, schedule
-from xec_loadtest.knee import Knee, find_knee
+from xec_loadtest.knee import Knee, find_knee, holds
 from xec_loadtest.latency import Point, percentile, summary
 from xec_loadtest.record import Outcome, Record, outcome_of
 from xec_loadtest.thresholds import Row, Thresholds, checks
@@ -136,7 +136,9 @@ def test_what_was_not_answered_is_counted_and_is_no_latency() -> None:
 
 
 def test_a_generator_that_lags_makes_a_point_invalid() -> None:
-    assert summary(record_of([0.1] * 200, lag=0.02), limit=0.2).valid
+    late = summary(record_of([0.1] * 200, lag=0.02), limit=0.2)
+    assert late.valid
+    assert late.p50 == pytest.approx(0.1)  # from the intended time, not from when it was sent
     assert not summary(record_of([0.1] * 200, lag=0.03), limit=0.2).valid
 
 
@@ -176,6 +178,7 @@ def test_a_hiccup_below_the_knee_does_not_move_it() -> None:
 
 def test_points_that_the_generator_spoilt_say_nothing() -> None:
     held = [point(10, 1.0), point(20, 1.0), point(30, 1.0, valid=False), point(40, 0.5)]
+    assert [holds(one) for one in held] == [True, True, False, False]
     assert find_knee(held) == Knee(20, 40)
     assert find_knee([point(10, 1.0, valid=False)]) is None
 

@@ -7,7 +7,9 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -26,15 +28,27 @@ def address(stub_repository: Path) -> Iterator[str]:
         yield address
 
 
-def started(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", *arguments]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+Locust = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def locust() -> Iterator[Locust]:
+    """Starts locust with our users; what is left of it at the end is killed."""
+    with ExitStack() as stack:
+
+        def start(*arguments: str) -> subprocess.Popen[str]:
+            command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", *arguments]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            process = stack.enter_context(subprocess.Popen(command, cwd=ROOT, **pipes))
+            stack.callback(process.kill)
+            return process
+
+        yield start
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    output, log = process.communicate(timeout=60)
+    """Exit code, output, log."""
+    output, log = process.communicate(timeout=120)
     return process.returncode, output, log
 
 
@@ -43,13 +57,32 @@ def headless(address: str, users: int, seconds: int, *arguments: str) -> tuple[s
     return ("--headless", "-H", address, *fast, "--only-summary", *arguments)
 
 
-def test_a_run_within_its_thresholds_passes_and_leaves_a_report(
-    address: str, tmp_path: Path
+def test_locust_is_not_in_this_process() -> None:
+    """Nor is what its plugin for pytest would bring."""
+    assert "locust" not in sys.modules
+
+
+@pytest.fixture
+def port() -> str:
+    """One that nobody uses just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def test_two_workers_share_the_users_and_the_master_judges(
+    locust: Locust, address: str, port: str, tmp_path: Path
 ) -> None:
     report = tmp_path / "load.html"
     options = (*LENIENT, "--stream-seconds", "0.5", "--json", "--html", str(report))
-    code, output, log = ended(started(*headless(address, 6, 3, *options)))
+    distributed = ("--master", "--expect-workers", "2", "--master-bind-port", port)
+    master = locust(*headless(address, 6, 3, *options), *distributed)
+    join = ("--worker", "--master-host", "127.0.0.1", "--master-port", port)
+    workers = [locust(*join) for _ in range(2)]
+    code, output, log = ended(master)
     assert code == 0, log
+    assert [ended(worker)[0] for worker in workers] == [0, 0]
+    assert "2 workers connected" in log
     assert "BROKEN" not in log
     assert log.count("passed") == 5
     entries = {entry["name"]: entry for entry in json.loads(output)}
@@ -63,32 +96,34 @@ def test_a_run_within_its_thresholds_passes_and_leaves_a_report(
     assert all(kind in page for kind in KINDS)
 
 
-def test_a_broken_threshold_is_the_exit_code(address: str) -> None:
-    code, _, log = ended(started(*headless(address, 2, 1, "--most-p99", "0.001", "Analyst")))
+def test_a_broken_threshold_is_the_exit_code(locust: Locust, address: str) -> None:
+    code, _, log = ended(
+        locust(*headless(address, 2, 1, "--most-p50", "1000", "--most-p99", "0.001", "Analyst"))
+    )
     assert code == 1
+    assert log.count("passed") == 2
     assert re.search(r"BROKEN Reconstruct p99: \d+ ms, [\d.]+ times the unloaded", log)
 
 
-def test_two_workers_share_the_users_and_the_master_judges(address: str, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    report = tmp_path / "load.html"
-    options = (*LENIENT, "--html", str(report))
-    distributed = ("--master", "--expect-workers", "2", "--master-bind-port", port)
-    master = started(*headless(address, 6, 2, *options), *distributed)
-    join = ("--worker", "--master-host", "127.0.0.1", "--master-port", port)
-    workers = [started(*join) for _ in range(2)]
-    code, _, log = ended(master)
-    assert code == 0, log
-    assert "2 workers connected" in log
-    assert re.search(r"passed failed: 0.00% of [1-9]", log)
-    assert [ended(worker)[0] for worker in workers] == [0, 0]
-    assert report.stat().st_size > 10_000
+@pytest.mark.faults
+def test_a_server_that_goes_away_breaks_the_run(locust: Locust, stub_repository: Path) -> None:
+    """Streams and calls fail, are counted, and the users go on asking."""
+    with serving(Engine.ONNX, stub_repository, print) as address:
+        process = locust(*headless(address, 6, 4, *LENIENT, "--json"))
+        assert process.stderr is not None
+        while "All users spawned" not in process.stderr.readline():
+            assert process.poll() is None
+        time.sleep(0.5)
+    code, output, log = ended(process)
+    assert code == 1
+    assert "BROKEN failed: " in log
+    failures = {entry["name"]: entry["num_failures"] for entry in json.loads(output)}
+    assert min(failures[kind] for kind in KINDS) >= 1
+    assert "Traceback" not in log
 
 
-def test_without_a_server_nothing_is_begun() -> None:
-    code, _, log = ended(started("--headless", "-u", "2", "-t", "20s", "--only-summary"))
+def test_without_a_server_nothing_is_begun(locust: Locust) -> None:
+    code, _, log = ended(locust("--headless", "-u", "2", "-t", "20s", "--only-summary"))
     assert code == 2
     assert "is no server's address: write HOST:PORT" in log
     assert "All users spawned" not in log

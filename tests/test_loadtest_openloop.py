@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,6 +34,12 @@ from xec_loadtest.senders import closed_loop, open_loop
 ROOT = Path(__file__).resolve().parents[1]
 EVENTS = list(random_events(8))
 NO_LIMIT = 1e9
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 async def stall(service: Running, after: float, seconds: float) -> float:
@@ -75,8 +82,7 @@ async def test_sends_while_nothing_comes_back(stub_repository: Path) -> None:
         address = str(service.server.address)
         async with asking(address, EVENTS, timeout=20, connections=2) as ask:
             sending = asyncio.ensure_future(open_loop(ask, np.zeros(150), 1.0))
-            while service.server.batcher.counts.accepted < 150:
-                await asyncio.sleep(0.001)
+            await until(lambda: service.server.batcher.counts.accepted == 150)
             service.engine.passes.release(10**6)
             assert summary(await sending, NO_LIMIT).answered == 150
 
@@ -88,8 +94,7 @@ async def test_one_connection_would_hold_calls_back(stub_repository: Path) -> No
         address = str(service.server.address)
         async with asking(address, EVENTS, timeout=20, connections=1) as ask:
             sending = asyncio.ensure_future(open_loop(ask, np.zeros(150), 1.0))
-            while service.server.batcher.counts.accepted < 100:
-                await asyncio.sleep(0.001)
+            await until(lambda: service.server.batcher.counts.accepted == 100)
             await asyncio.sleep(0.2)
             assert service.server.batcher.counts.accepted == 100
             service.engine.passes.release(10**6)
@@ -103,8 +108,7 @@ async def test_refusals_are_those_of_the_server(stub_repository: Path) -> None:
         async with asking(address, EVENTS, timeout=20, connections=8) as ask:
             sending = asyncio.ensure_future(open_loop(ask, np.zeros(500), 1.0))
             counts = service.server.batcher.counts
-            while counts.accepted + counts.refused < 500:
-                await asyncio.sleep(0.001)
+            await until(lambda: counts.accepted + counts.refused == 500)
             service.engine.passes.release(10**6)
             point = summary(await sending, NO_LIMIT)
     assert counts.refused >= 500 - SETTINGS.batching.queue - 2 * SETTINGS.batching.size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ from xec.io.output import writing
 from xec_loadtest.sweep import Curve
 
 _COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # safe for colour-blind readers
-_LINES: Final = {
+_LINES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "p50": ("p50", {"linestyle": "--", "linewidth": 1.2}),
     "p99": ("p99", {"linestyle": "-", "linewidth": 2}),
     "p999": ("p99.9", {"linestyle": ":", "linewidth": 1.2}),

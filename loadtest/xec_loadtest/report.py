@@ -43,8 +43,11 @@ def drift_warning(curve: Curve) -> str | None:
 
 def table_of(curve: Curve) -> Table:
     """One row for each rate."""
-    table = Table(title=f"{curve.name}: latency from the intended time, ms")
-    names = ("offered/s", "good/s", "p50", "p90", "p99", "p99.9", "worst", "unanswered", "lag")
+    table = Table(
+        title=f"{curve.name}: latency from the intended time, ms",
+        caption="* not valid: the generator itself was late",
+    )
+    names = ("offered/s", "good/s", "p50", "p90", "p99", "p99.9", "worst", "lost", "lag")
     for name in names:
         table.add_column(name, justify="right")
     for point in curve.points:
@@ -59,7 +62,7 @@ def _cells(point: Point) -> Sequence[str]:
         f"{point.goodput:.0f}",
         *("–" if seconds is None else _ms(seconds) for seconds in times),
         str(point.refused + point.late + point.failed),
-        _ms(point.lag) if point.valid else f"{_ms(point.lag)} invalid",
+        _ms(point.lag) if point.valid else f"{_ms(point.lag)}*",
     )
 
 
