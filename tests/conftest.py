@@ -215,6 +215,17 @@ async def service(stub_repository: Path) -> AsyncIterator[Any]:
 
 
 @pytest.fixture(scope="session")
+def server_process(
+    stub_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """A server of its own on the stub model, a `support_server_process.Served`."""
+    from support_server_process import serving
+
+    with serving(stub_repository, tmp_path_factory.mktemp("served")) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A real Triton with the shipped model, a `support_triton.Served`; not to be stopped."""
     from support_triton import serving
