@@ -5,9 +5,9 @@ Run: python benchmarks/telemetry.py [--model model_repository] [--json FILE]
 Servers that differ in nothing else run side by side; each round measures every one of them once, in
 an order that turns. A ratio is the median over the rounds of a way's processor time per event to
 that of the plain server in the same round: whatever else the machine does disturbs it less than
-the rate. Metrics are scraped every 5 s meanwhile, three times as often as Prometheus does by default; spans
-go to a receiver of OTLP in this process. The last line is what the sums over sensors take, as a
-share of the plain server's time per event.
+the rate, and "plain, once more" tells how far apart equals are. Metrics are scraped every 5 s
+meanwhile, three times as often as is usual; spans go to a receiver of OTLP in this process. The
+last line is what the sums over sensors take, as a share of the plain server's time per event.
 """
 
 from __future__ import annotations
