@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 def headless(address: str, users: int, seconds: int, *arguments: str) -> tuple[str, ...]:
     fast = ("-u", str(users), "-r", "100", "-t", f"{seconds}s")
-    return ("--headless", "-H", address, *fast, "--only-summary", *arguments)
+    return ("--headless", "-H", address, *fast, *arguments)
 
 
 def test_locust_is_not_in_this_process() -> None:
@@ -70,27 +71,36 @@ def port() -> str:
         return str(probe.getsockname()[1])
 
 
+def until_all_kinds(process: subprocess.Popen[str]) -> str:
+    """What locust logs until its table counts requests of every kind."""
+    log, seen = "", set[str]()
+    assert process.stderr is not None
+    while seen != KINDS and (line := process.stderr.readline()):
+        log += line
+        row = re.match(r"grpc +(\S.*?) +[1-9]\d* +\d+\(", line)
+        if row is not None:
+            seen.add(row[1])
+    return log
+
+
 def test_two_workers_share_the_users_and_the_master_judges(
     locust: Locust, address: str, port: str, tmp_path: Path
 ) -> None:
     report = tmp_path / "load.html"
-    options = (*LENIENT, "--stream-seconds", "0.5", "--json", "--html", str(report))
+    options = (*LENIENT, "--stream-seconds", "0.5", "--html", str(report))
     distributed = ("--master", "--expect-workers", "2", "--master-bind-port", port)
-    master = locust(*headless(address, 6, 3, *options), *distributed)
+    master = locust(*headless(address, 6, 100, *options), *distributed)
     join = ("--worker", "--master-host", "127.0.0.1", "--master-port", port)
     workers = [locust(*join) for _ in range(2)]
-    code, output, log = ended(master)
+    log = until_all_kinds(master)
+    master.send_signal(signal.SIGINT)
+    code, _, rest = ended(master)
+    log += rest
     assert code == 0, log
     assert [ended(worker)[0] for worker in workers] == [0, 0]
     assert "2 workers connected" in log
-    assert "BROKEN" not in log
-    assert log.count("passed") == 5
-    entries = {entry["name"]: entry for entry in json.loads(output)}
-    assert set(entries) == KINDS
-    assert all(entry["num_requests"] > 0 for entry in entries.values())
-    assert sum(entry["num_failures"] for entry in entries.values()) == 0
-    # 4 analysts with 5 requests/s each, whatever the answers take: 4 standard deviations above.
-    assert entries["Reconstruct"]["num_requests"] < 60 + 4 * 60**0.5
+    assert re.search(r"passed failed: 0.00% of [1-9]", log)
+    assert (log.count("passed "), log.count("BROKEN ")) == (5, 0)
     page = report.read_text(encoding="utf-8")
     assert page.lstrip().startswith("<!DOCTYPE html>")
     assert all(kind in page for kind in KINDS)
@@ -98,7 +108,7 @@ def test_two_workers_share_the_users_and_the_master_judges(
 
 def test_a_broken_threshold_is_the_exit_code(locust: Locust, address: str) -> None:
     code, _, log = ended(
-        locust(*headless(address, 2, 1, "--most-p50", "1000", "--most-p99", "0.001", "Analyst"))
+        locust(*headless(address, 2, 2, "--most-p50", "1000", "--most-p99", "0.001", "Analyst"))
     )
     assert code == 1
     assert log.count("passed") == 2
@@ -109,7 +119,7 @@ def test_a_broken_threshold_is_the_exit_code(locust: Locust, address: str) -> No
 def test_a_server_that_goes_away_breaks_the_run(locust: Locust, stub_repository: Path) -> None:
     """Streams and calls fail, are counted, and the users go on asking."""
     with serving(Engine.ONNX, stub_repository, print) as address:
-        process = locust(*headless(address, 6, 4, *LENIENT, "--json"))
+        process = locust(*headless(address, 6, 6, *LENIENT, "--json"))
         assert process.stderr is not None
         while "All users spawned" not in process.stderr.readline():
             assert process.poll() is None
