@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import xec_client.addresses
 from typer import Typer
 from typer.testing import CliRunner
 
 import openloop
-import xec_client.addresses
 import xec_loadtest.connections
 from conftest import random_events
 from support_server import SETTINGS, Running, running

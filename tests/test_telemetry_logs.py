@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from conftest import random_events
 from support_server import Code, Events, Running, request
+from support_small_disk import mount
 from support_telemetry import Page, failing, spoiled
-from test_reprocess_full_disk import mount
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
 from xec_server.telemetry.lines import JsonFormatter, LineCounts, LogFormat, TextFormatter, escaped
 from xec_server.telemetry.log_writer import logging_to
