@@ -37,8 +37,8 @@ CALLERS = 16
 DEADLINE = 1.0  # seconds
 TIMES = (0.5, 1.0, 2.0, 4.0)
 NO_FORESIGHT = """
-from xec_server import batcher
-batcher.Batcher._refuse_hopeless = lambda *arguments: None
+from xec_server.queueing import room
+room.Room._refuse_hopeless = lambda *arguments: None
 """
 WAYS = {"looks ahead": "", "does not": NO_FORESIGHT}
 

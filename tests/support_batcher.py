@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from xec_server.batcher import Answered, Batcher, BatchPolicy
+from xec_server.queueing.batcher import Batcher, BatchPolicy
+from xec_server.queueing.outcomes import Answered
 
 
 @dataclass(order=True)

@@ -32,7 +32,7 @@ from xec.wire.limits import MAX_RESPONSE_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
 from xec_server.app import SERVICE, Server
-from xec_server.gateway import Gateway
+from xec_server.model.gateway import Gateway
 from xec_server.settings import Address, ServerSettings
 from xec_server.triton.launcher import TritonSettings, start
 

@@ -39,8 +39,8 @@ def paced(self, inputs):
 onnx.OnnxEngine.infer = paced
 """
 NO_FORESIGHT = """
-from xec_server import batcher
-batcher.Batcher._refuse_hopeless = lambda *arguments: None
+from xec_server.queueing import room
+room.Room._refuse_hopeless = lambda *arguments: None
 """
 SECONDS = 0.01  # of the engine for each event
 WORKERS = 2

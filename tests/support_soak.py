@@ -36,7 +36,7 @@ from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
 
 IN_FLIGHT = 24
 KEEPS = """
-from xec_server.admission import Admission
+from xec_server.events.admission import Admission
 works, kept = Admission.works, []
 def keeping(self, messages, *rest):
     kept.extend(messages)

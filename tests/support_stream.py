@@ -17,9 +17,9 @@ from xec.wire import codec
 from xec.wire.limits import MAX_RESPONSE_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
-from xec_server.batcher import BatchPolicy
+from xec_server.events.streams import StreamPolicy
+from xec_server.queueing.batcher import BatchPolicy
 from xec_server.settings import ServerSettings
-from xec_server.streams import StreamPolicy
 
 
 def settings(policy: StreamPolicy | None = None, **batching: Any) -> ServerSettings:

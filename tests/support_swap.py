@@ -26,7 +26,7 @@ from xec.lineage import sha256_of_bytes
 from xec_client import AsyncClient, RetryPolicy
 from xec_client.errors import ClientError
 from xec_server.app import Server
-from xec_server.engines import EngineChoice
+from xec_server.model.engines import EngineChoice
 from xec_server.settings import ServerSettings
 
 NOTHING = DeadList.of(())

@@ -9,7 +9,7 @@ import pytest
 
 from support_batcher import FakeClock, Gate, answers, make, settle, submit, values
 from xec.errors import EngineError, UsageError
-from xec_server.batcher import BatchPolicy
+from xec_server.queueing.batcher import BatchPolicy
 
 
 async def test_an_idle_engine_starts_at_once_without_delay() -> None:

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from support_batcher import FakeClock, Gate, make, settle, submit
 from xec.engines.priority import Priority
-from xec_server.batcher import Batcher, HopelessError
-from xec_server.forwarder import Forwarder, ForwardPolicy
-from xec_server.lanes import Lanes
-from xec_server.refusal import Reason, refusal_of
-from xec_server.threads import DaemonThreads
+from xec_server.calls.refusal import Reason, refusal_of
+from xec_server.queueing.batcher import Batcher
+from xec_server.queueing.forwarder import Forwarder, ForwardPolicy
+from xec_server.queueing.lanes import Lanes
+from xec_server.queueing.outcomes import HopelessError
+from xec_server.queueing.threads import DaemonThreads
 
 names = st.sampled_from("abc")
 puts = st.lists(st.tuples(st.sampled_from(Priority), names, names), max_size=40)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from xec_server.batcher import Batcher, BatchPolicy
+from xec_server.queueing.batcher import Batcher, BatchPolicy
 
 
 def digest(item: bytes) -> str:

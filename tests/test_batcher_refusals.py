@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from support_batcher import FakeClock, Gate, make, settle, submit, values
-from xec_server.batcher import DeadlinePassedError, DrainingError, QueueFullError
+from xec_server.queueing.outcomes import DeadlinePassedError, DrainingError, QueueFullError
 
 
 async def test_an_expired_event_never_reaches_the_engine() -> None:

@@ -29,7 +29,7 @@ from xec.engines.onnx import OnnxEngine, OnnxSettings
 from xec.event import Event
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
 from xec_server.app import Server
-from xec_server.run_lists import RunLists
+from xec_server.events.run_lists import RunLists
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from xec.simulation.generator import Generator, SimulationConfig
 from xec_export.events import contract_inputs, with_dark_events
 from xec_export.onnx import to_onnx
 from xec_export.torchscript import to_torchscript
-from xec_server.engines import EngineChoice
+from xec_server.model.engines import EngineChoice
 
 Arrays = dict[str, np.ndarray]
 TOLERANCE = 1e-4  # of |a - b| / (|b| + rms of b); float32 sums in another order carry 1e-5

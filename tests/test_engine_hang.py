@@ -25,12 +25,12 @@ from support_stream import until
 from support_traps import DEVOURS, HANGS, event_with, trapped_repository
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
-from xec_server.batcher import BatchPolicy
+from xec_server.queueing.batcher import BatchPolicy
 
 Status = health_pb2.HealthCheckResponse
 POOL = """
 from concurrent.futures import ThreadPoolExecutor
-from xec_server import batcher
+from xec_server.queueing import batcher
 class Pool(ThreadPoolExecutor):
     busy = 0
 batcher.DaemonThreads = lambda count, name: Pool(count)

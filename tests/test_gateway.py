@@ -39,8 +39,8 @@ from xec.event import EventBatch
 from xec.wire import codec
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
-from xec_server.engines import EngineChoice
-from xec_server.forwarder import ForwardPolicy
+from xec_server.model.engines import EngineChoice
+from xec_server.queueing.forwarder import ForwardPolicy
 
 Events = Callable[..., EventBatch]
 Status = health_pb2.HealthCheckResponse

@@ -11,8 +11,8 @@ import pytest
 
 from support_batcher import FakeClock, answers, settle, values
 from xec.errors import UsageError
-from xec_server.batcher import DeadlinePassedError, DrainingError, QueueFullError
-from xec_server.forwarder import Forwarder, ForwardPolicy
+from xec_server.queueing.forwarder import Forwarder, ForwardPolicy
+from xec_server.queueing.outcomes import DeadlinePassedError, DrainingError, QueueFullError
 
 
 class Gate:

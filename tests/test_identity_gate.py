@@ -18,8 +18,9 @@ import pytest
 from support_identity import NOW, House, entry, issue
 from support_server import details
 from xec.errors import FileError
-from xec_server.calls import current_caller
-from xec_server.guard import Guard
+from xec_server.calls.call import current_caller
+from xec_server.calls.guard import Guard
+from xec_server.calls.refusal import Reason
 from xec_server.identity import gate as gate_module
 from xec_server.identity import watched as watched_module
 from xec_server.identity.credentials import is_local
@@ -27,7 +28,6 @@ from xec_server.identity.gate import IdentityGate
 from xec_server.identity.identity import open_identity, read_register
 from xec_server.identity.register import Register
 from xec_server.identity.watched import Watched
-from xec_server.refusal import Reason
 
 Code = grpc.StatusCode
 GET_MODEL = "/xec.v1.Reconstruction/GetModel"

@@ -13,9 +13,9 @@ from support_server import Code, Events, Running, refusal, request, still_serves
 from xec.wire import codec
 from xec.wire.limits import MAX_EVENTS_PER_BATCH, MAX_OTHER_BYTES, MAX_REQUEST_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server import guard
-from xec_server.message_shape import Shape, check_shape, shape_of
-from xec_server.refusal import Reason, Refusal
+from xec_server.calls import guard
+from xec_server.calls.message_shape import Shape, check_shape, shape_of
+from xec_server.calls.refusal import Reason, Refusal
 
 BATCH = "/xec.v1.Reconstruction/ReconstructBatch"
 SHAPE = shape_of(BATCH)

@@ -18,11 +18,11 @@ from xec.engines.onnx import OnnxEngine, OnnxSettings
 from xec.wire.limits import MAX_RESPONSE_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
-from xec_server import work
 from xec_server.app import Server
-from xec_server.batcher import DrainingError
-from xec_server.models import ServedModel
-from xec_server.refusal import Refusal
+from xec_server.calls.refusal import Refusal
+from xec_server.events import work
+from xec_server.model.models import ServedModel
+from xec_server.queueing.outcomes import DrainingError
 
 Code = grpc.StatusCode
 OPTIONS = [("grpc.max_receive_message_length", MAX_RESPONSE_BYTES)]

@@ -21,7 +21,7 @@ from xec.engines.onnx import OnnxEngine, OnnxSettings
 from xec.wire.limits import MAX_RESPONSE_BYTES
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
 from xec_server.app import Server
-from xec_server.refusal import Reason, Refusal
+from xec_server.calls.refusal import Reason, Refusal
 
 OPTIONS = [("grpc.max_receive_message_length", MAX_RESPONSE_BYTES)]
 

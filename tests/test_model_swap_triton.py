@@ -21,8 +21,8 @@ from xec.wire.limits import MAX_RESPONSE_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
 from xec_server.app import Server
-from xec_server.engines import EngineChoice
-from xec_server.refusal import Refusal
+from xec_server.calls.refusal import Refusal
+from xec_server.model.engines import EngineChoice
 
 OPTIONS = [("grpc.max_receive_message_length", MAX_RESPONSE_BYTES)]
 

@@ -35,7 +35,7 @@ DEADLINE = 0.5  # seconds; of events that compute in 0.01 s
 GROUP = 4
 TRIES = 3  # what else a machine does may take from the server in one of them
 NO_BOUND = f"""
-from xec_server.batcher import BatchPolicy
+from xec_server.queueing.batcher import BatchPolicy
 checked = BatchPolicy.__post_init__
 def unbounded(self):
     checked(self)

@@ -150,7 +150,7 @@ def test_server_and_client_import_without_torch() -> None:
     assert done.returncode == 0, done.stderr
     outcomes = json.loads(done.stdout)
     assert len(outcomes) > 30
-    assert "xec_server.service" in outcomes
+    assert "xec_server.events.service" in outcomes
     assert outcomes.pop("xec.engines.torch_engine") == "No module named 'torch'"  # as it should be
     assert {name: text for name, text in outcomes.items() if text != "imported"} == {}
 

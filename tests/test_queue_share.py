@@ -12,8 +12,8 @@ from support_batcher import Gate, make
 from test_gateway_forwarder import Gate as CallGate
 from test_gateway_forwarder import make as make_forwarder
 from xec.engines.priority import Priority
-from xec_server.batcher import QueueFullError
-from xec_server.share import Shares
+from xec_server.queueing.outcomes import QueueFullError
+from xec_server.queueing.share import Shares
 
 ONLINE, OFFLINE = Priority.ONLINE, Priority.OFFLINE
 QUEUE = 120

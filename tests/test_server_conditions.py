@@ -41,7 +41,7 @@ from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
 from xec_client import AsyncClient
 from xec_server.app import Server
-from xec_server.run_lists import RunLists
+from xec_server.events.run_lists import RunLists
 
 A, B, OLD = DeadList.of((17, 18)), DeadList.of((300,)), DeadList.of((5, 6))
 NONE, ALL = DeadList.of(()), DeadList.of(range(N_CHANNELS))

@@ -21,8 +21,8 @@ from test_gateway_forwarder import make as make_forwarder
 from xec.engines.priority import Priority
 from xec.wire import codec
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.batcher import Batcher, DeadlinePassedError
-from xec_server.forwarder import Forwarder
+from xec_server.queueing.outcomes import DeadlinePassedError
+from xec_server.queueing.room import Room
 
 LATE = 40  # events that come with a deadline, of each method
 SECONDS = 0.4
@@ -90,7 +90,7 @@ async def test_none_of_the_late_ones_is_computed(
 async def test_the_control_without_the_check_they_are(
     stub_repository: Path, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Batcher, "_is_lost", lambda self, job: False)
+    monkeypatch.setattr(Room, "is_lost", lambda self, entry: False)
     assert await computed(stub_repository, events, "stream") == LATE
 
 
@@ -123,7 +123,7 @@ async def test_the_forwarder_passes_none_on() -> None:
 async def test_the_control_a_forwarder_without_the_check_passes_them_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Forwarder, "_is_lost", lambda self, call: False)
+    monkeypatch.setattr(Room, "is_lost", lambda self, entry: False)
     passed, _ = await forwarded()
     assert passed == 40
 

@@ -22,7 +22,7 @@ from support_http2 import connected, message
 from support_server import DEAD, Events, Running, details, running, still_serves
 from support_stream import until
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.guard import Guard
+from xec_server.calls.guard import Guard
 
 log = logging.getLogger(__name__)
 FORESEEN = {"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED"}

@@ -30,7 +30,7 @@ from xec.errors import UsageError
 from xec.wire import codec
 from xec.wire.limits import MAX_METADATA_BYTES, MAX_REQUEST_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.limits import CallLimits
+from xec_server.calls.limits import CallLimits
 
 METHOD = "/xec.v1.Reconstruction/Reconstruct"
 

@@ -72,7 +72,7 @@ async def test_a_cancelled_call_never_reaches_the_engine(service: Running, event
     await waiting(service, 1)
     call.cancel()
     await asyncio.wait([task])
-    while not next(iter(service.server.batcher._queue)).future.cancelled():
+    while not next(iter(service.server.batcher._room)).future.cancelled():
         await asyncio.sleep(0.001)  # the cancellation travels to the server
     service.engine.passes.release(1000)
     await asyncio.gather(*busy)

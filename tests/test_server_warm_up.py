@@ -15,8 +15,8 @@ from xec.engines.onnx_bytes import metadata_of
 from xec.engines.repository import read_model
 from xec.reliability.dead_light import DeadLight
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server import warm_up as module
-from xec_server.warm_up import warm_up
+from xec_server.events import warm_up as module
+from xec_server.events.warm_up import warm_up
 
 HALF_HIDDEN = DeadLight(0.5, np.array([10.0, 1000.0]), np.array([5.0, 50.0]), 1.0)
 SHIPPED = Path(__file__).parents[1] / "model_repository"

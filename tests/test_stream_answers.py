@@ -19,8 +19,8 @@ from support_server import NOTHING_DEAD, Code, Events, Running, refusal, running
 from support_stream import another_client, held_back, ids, opened, settings, until
 from xec.wire import codec
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.event_stream import EventStream, StreamCounts
-from xec_server.streams import StreamPolicy
+from xec_server.events.event_stream import EventStream, StreamCounts
+from xec_server.events.streams import StreamPolicy
 
 
 async def test_each_event_is_answered_once_by_its_id(

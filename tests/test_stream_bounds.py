@@ -22,8 +22,8 @@ from support_stream import (
 )
 from xec.wire import codec
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.event_stream import EventStream
-from xec_server.streams import StreamPolicy
+from xec_server.events.event_stream import EventStream
+from xec_server.events.streams import StreamPolicy
 
 MANY = 3000
 WINDOW = 16

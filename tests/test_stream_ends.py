@@ -14,7 +14,7 @@ from support_stream import settings, until
 from xec.event import Event
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_client import AsyncClient, Client, Streamed, errors
-from xec_server.event_stream import EventStream
+from xec_server.events.event_stream import EventStream
 
 
 class Source:

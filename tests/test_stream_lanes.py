@@ -17,8 +17,8 @@ from test_gateway_forwarder import Gate as CallGate
 from test_gateway_forwarder import make as make_forwarder
 from xec.engines.priority import Priority
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.batcher import QueueFullError
-from xec_server.lanes import Lanes
+from xec_server.queueing.lanes import Lanes
+from xec_server.queueing.outcomes import QueueFullError
 
 ONLINE, OFFLINE = Priority.ONLINE, Priority.OFFLINE
 GREEDY = 10_000

@@ -22,7 +22,7 @@ from xec.engines.onnx import OnnxEngine, OnnxSettings
 from xec.errors import ConditionsUnavailable
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
 from xec_server.app import Server
-from xec_server.run_lists import RunLists
+from xec_server.events.run_lists import RunLists
 
 
 def conditions(page: Page) -> tuple[float, float]:

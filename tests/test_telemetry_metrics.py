@@ -33,8 +33,8 @@ from xec.engines.onnx import OnnxEngine, OnnxSettings
 from xec.engines.triton import TritonEngine
 from xec_client import AsyncClient
 from xec_server.app import Server
-from xec_server.calls import Call
-from xec_server.gateway import Gateway
+from xec_server.calls.call import Call
+from xec_server.model.gateway import Gateway
 from xec_server.telemetry.metrics import MOST_CLIENTS, Metrics
 from xec_server.telemetry.outputs import _Rising, light_by_face
 
@@ -278,7 +278,7 @@ async def test_a_defect_of_telemetry_fails_no_call(
 
 
 async def test_without_metrics_nothing_is_kept(service: Any) -> None:
-    from xec_server.batcher import Batcher
+    from xec_server.queueing.batcher import Batcher
 
     telemetry = service.server.telemetry
     assert (telemetry.address, telemetry._metrics, telemetry._tracing) == (None, None, None)

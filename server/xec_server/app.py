@@ -22,26 +22,26 @@ from xec.wire.limits import MAX_METADATA_BYTES, MAX_REQUEST_BYTES, MAX_RESPONSE_
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1 import reconstruction_pb2_grpc as pb_grpc
 from xec_server.admin import AdminPort
-from xec_server.admission import Admission
-from xec_server.batcher import Batcher
-from xec_server.calls import Gate
-from xec_server.conditions import DeadLists
+from xec_server.calls.call import Gate
+from xec_server.calls.guard import Guard
+from xec_server.calls.limits import CallCount
 from xec_server.ending import Ending
-from xec_server.engine_watch import EngineLost, EngineWatch
-from xec_server.forwarder import Forwarder
-from xec_server.gateway import Gateway
-from xec_server.guard import Guard
-from xec_server.limits import CallCount
-from xec_server.models import Models, Reopen
+from xec_server.events.admission import Admission
+from xec_server.events.conditions import DeadLists
+from xec_server.events.run_lists import RunLists
+from xec_server.events.service import ReconstructionService
+from xec_server.events.streams import Streams
+from xec_server.events.warm_up import warm_up
+from xec_server.events.work import EventQueue, Observe, compute, forward
+from xec_server.model.engine_watch import EngineLost, EngineWatch
+from xec_server.model.gateway import Gateway
+from xec_server.model.models import Models, Reopen
 from xec_server.notify import READY, STOPPING, keep_alive, notify
 from xec_server.operations import Operations
-from xec_server.run_lists import RunLists
-from xec_server.service import ReconstructionService
+from xec_server.queueing.batcher import Batcher
+from xec_server.queueing.forwarder import Forwarder
 from xec_server.settings import Address, ServerSettings
-from xec_server.streams import Streams
 from xec_server.telemetry.hub import Telemetry
-from xec_server.warm_up import warm_up
-from xec_server.work import EventQueue, Observe, compute, forward
 
 SERVICE: Final[str] = pb.DESCRIPTOR.services_by_name["Reconstruction"].full_name
 LAST_CALLS: Final = 0.2
@@ -102,7 +102,7 @@ class Server:
         runs: RunLists | None = None,
         reopen: Reopen | None = None,
     ) -> None:
-        self.models = Models(engine, reopen, self._follow)
+        self.models = Models(engine, reopen, self._follow, warm_up)
         self._settings = settings
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         self.telemetry = Telemetry(settings.telemetry)

@@ -20,7 +20,7 @@ from xec_server.telemetry.lines import LogFormat, LogLevel
 
 if TYPE_CHECKING:
     from xec_server.app import Server
-    from xec_server.run_lists import RunLists
+    from xec_server.events.run_lists import RunLists
 
 Option = typer.Option
 
@@ -37,7 +37,7 @@ def _run_lists(conditions: str | None, tag: Tag | None, other: bool) -> RunLists
     tag = wanted_tag(conditions, tag, "--dead-list and --no-dead-list do", other=other)
     if tag is None:
         return None
-    from xec_server.run_lists import open_run_lists  # noqa: PLC0415
+    from xec_server.events.run_lists import open_run_lists  # noqa: PLC0415
 
     return open_run_lists(conditions, tag)
 
@@ -166,11 +166,11 @@ def serve(
     # Heavy modules only now: this file is loaded for every `xec` command.
     from xec.engines.onnx import OnnxSettings  # noqa: PLC0415
     from xec_server.app import serve as run  # noqa: PLC0415
-    from xec_server.engine_watch import EngineLost, end_process  # noqa: PLC0415
-    from xec_server.engines import EngineChoice  # noqa: PLC0415
-    from xec_server.forwarder import ForwardPolicy  # noqa: PLC0415
+    from xec_server.calls.limits import CallLimits  # noqa: PLC0415
     from xec_server.identity.identity import open_identity  # noqa: PLC0415
-    from xec_server.limits import CallLimits  # noqa: PLC0415
+    from xec_server.model.engine_watch import EngineLost, end_process  # noqa: PLC0415
+    from xec_server.model.engines import EngineChoice  # noqa: PLC0415
+    from xec_server.queueing.forwarder import ForwardPolicy  # noqa: PLC0415
     from xec_server.settings import Address, ServerSettings, batching_for  # noqa: PLC0415
     from xec_server.telemetry.log_writer import logging_to  # noqa: PLC0415
     from xec_server.telemetry.settings import telemetry_settings  # noqa: PLC0415

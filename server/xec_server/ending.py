@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable
 from typing import Final
 
-from xec_server.refusal import Reason, Refusal
+from xec_server.calls.refusal import Reason, Refusal
 
 log = logging.getLogger(__name__)
 _EXIT_BY_SIGNAL: Final = 128

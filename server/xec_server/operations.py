@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from xec.lineage import Provenance
 from xec.wire.codec import provenance_to_proto
 from xec.wire.v1 import admin_pb2 as pb
-from xec_server.batcher import DrainingError
-from xec_server.refusal import Refusal
+from xec_server.calls.refusal import Refusal
+from xec_server.queueing.outcomes import DrainingError
 
 if TYPE_CHECKING:
     from xec_server.app import Server

@@ -10,11 +10,11 @@ from typing import Self
 from xec.engines.onnx import OnnxSettings
 from xec.errors import UsageError
 from xec.wire.limits import MAX_EVENTS_PER_BATCH
-from xec_server.batcher import BatchPolicy
-from xec_server.forwarder import ForwardPolicy
+from xec_server.calls.limits import CallLimits
+from xec_server.events.streams import StreamPolicy
 from xec_server.identity.identity import Identity
-from xec_server.limits import CallLimits
-from xec_server.streams import StreamPolicy
+from xec_server.queueing.batcher import BatchPolicy
+from xec_server.queueing.forwarder import ForwardPolicy
 from xec_server.telemetry.settings import TelemetrySettings
 
 _MAX_PORT = 65535

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
-from xec_server.calls import Context
+from xec_server.calls.call import Context
+from xec_server.calls.refusal import Reason, Refusal
 from xec_server.identity.tokens import digest_of
-from xec_server.refusal import Reason, Refusal
 
 _KEY: Final = "authorization"
 _SCHEME: Final = "bearer"

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from xec_server.calls import Call
+from xec_server.calls.call import Call
+from xec_server.calls.refusal import Reason, Refusal
 from xec_server.identity.credentials import Credentials, credentials_of, unusable_token
 from xec_server.identity.register import Holder, Register
 from xec_server.identity.rights import OPEN, PUBLIC, Right, right_for
-from xec_server.refusal import Reason, Refusal
 
 LOOK_SECONDS: Final = 1.0
 """Between two looks at the calls that are open: with the second after which the file is read

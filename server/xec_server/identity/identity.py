@@ -10,7 +10,7 @@ import grpc
 
 from xec.errors import FileError
 from xec.io.private import read_small
-from xec_server.calls import Gate
+from xec_server.calls.call import Gate
 from xec_server.identity.gate import IdentityGate
 from xec_server.identity.register import Register, parse_register
 from xec_server.identity.tls import credentials, tls_files

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum, auto
 from typing import Final
 
-from xec_server.refusal import Reason, Refusal
+from xec_server.calls.refusal import Reason, Refusal
 
 
 class Right(StrEnum):

@@ -10,8 +10,8 @@ from typing import Final
 
 from grpc import StatusCode
 
-from xec_server.calls import Call
-from xec_server.refusal import CODES, Refusal
+from xec_server.calls.call import Call
+from xec_server.calls.refusal import CODES, Refusal
 
 log = logging.getLogger(__name__)
 

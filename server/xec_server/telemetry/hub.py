@@ -15,11 +15,11 @@ from xec.assembly import Outputs
 from xec.engines.base import Engine, ModelInfo, Tensors
 from xec.engines.priority import Priority
 from xec.errors import UsageError
-from xec_server.calls import Call, Gate
+from xec_server.calls.call import Call, Gate
+from xec_server.events.work import EventQueue, Observe, Work, unobserved
 from xec_server.telemetry.call_log import log_call
 from xec_server.telemetry.queue import Answers, WatchedQueue
 from xec_server.telemetry.settings import TelemetrySettings
-from xec_server.work import EventQueue, Observe, Work, unobserved
 
 if TYPE_CHECKING:  # loaded only where they are wanted
     from xec_server.app import Server

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, TypeAlias
 
-from xec_server.calls import current_call
+from xec_server.calls.call import current_call
 from xec_server.telemetry.lines import LONGEST, LineCounts, LogFormat, formatter_of
 from xec_server.telemetry.repetition import Repetition
 

@@ -15,10 +15,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from xec.engines.priority import Priority
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.batcher import Answered
-from xec_server.calls import Call
-from xec_server.refusal import CODES, Reason, Refusal
-from xec_server.work import Work
+from xec_server.calls.call import Call
+from xec_server.calls.refusal import CODES, Reason, Refusal
+from xec_server.events.work import Work
+from xec_server.queueing.outcomes import Answered
 
 SECONDS: Final = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2),

@@ -7,9 +7,9 @@ from typing import Protocol
 
 from xec.engines.priority import Priority
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.batcher import Answered, Counts
-from xec_server.lanes import NOBODY, Path
-from xec_server.work import EventQueue, Work
+from xec_server.events.work import EventQueue, Work
+from xec_server.queueing.lanes import NOBODY, Path
+from xec_server.queueing.outcomes import Answered, Counts
 
 Answers = Sequence[Answered[pb.ReconstructResponse]]
 

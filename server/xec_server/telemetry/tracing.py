@@ -30,10 +30,10 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from xec import __version__
 from xec.engines.priority import Priority
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.batcher import Answered
-from xec_server.calls import Call
-from xec_server.refusal import CODES, Refusal
-from xec_server.work import Work
+from xec_server.calls.call import Call
+from xec_server.calls.refusal import CODES, Refusal
+from xec_server.events.work import Work
+from xec_server.queueing.outcomes import Answered
 
 _FLUSH_SECONDS: Final = 3.0
 _EXPORT_SECONDS: Final = 2

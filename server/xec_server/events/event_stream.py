@@ -14,13 +14,13 @@ from enum import Enum, auto
 
 from xec.engines.priority import Priority
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.admission import Admission, lane_of
-from xec_server.batcher import DrainingError
-from xec_server.calls import current_call
-from xec_server.guard import explained
-from xec_server.lanes import Path
-from xec_server.refusal import Reason, Refusal
-from xec_server.work import EventQueue, timed
+from xec_server.calls.call import current_call
+from xec_server.calls.guard import explained
+from xec_server.calls.refusal import Reason, Refusal
+from xec_server.events.admission import Admission, lane_of
+from xec_server.events.work import EventQueue, timed
+from xec_server.queueing.lanes import Path
+from xec_server.queueing.outcomes import DrainingError
 
 
 class _State(Enum):

@@ -15,8 +15,8 @@ from xec.detector.channels import N_CHANNELS
 from xec.errors import InvalidEvent
 from xec.wire.codec import dead_mask_of_channels
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.refusal import Reason, Refusal
-from xec_server.run_lists import RunLists
+from xec_server.calls.refusal import Reason, Refusal
+from xec_server.events.run_lists import RunLists
 
 
 @lru_cache(maxsize=64)

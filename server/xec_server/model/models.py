@@ -16,9 +16,8 @@ from typing import TypeAlias
 
 from xec.engines.base import Engine, ModelInfo, provenance_of
 from xec.errors import EngineError, ModelError, XecError
-from xec_server.gateway import Gateway
-from xec_server.refusal import Reason, Refusal
-from xec_server.warm_up import warm_up
+from xec_server.calls.refusal import Reason, Refusal
+from xec_server.model.gateway import Gateway
 
 Reopen: TypeAlias = Callable[[int | None], Engine]
 """Opens a version of the model as at the start, warm and checked; None: the one of the start."""
@@ -93,6 +92,7 @@ class Models:
         engine: warm; closed when it was replaced, or by `end`.
         reopen: opens what may replace it; None: nothing can.
         followed: told of each new gateway to Triton, before it is used.
+        prove: takes an event through all that is around a model; slow, and in a thread.
     """
 
     def __init__(
@@ -100,11 +100,13 @@ class Models:
         engine: Engine,
         reopen: Reopen | None = None,
         followed: Callable[[Gateway], None] | None = None,
+        prove: Callable[[ModelInfo], None] = lambda _: None,
     ) -> None:
         self.current = ServedModel(engine)
         self.swaps = 0
         self._reopen = reopen
         self._followed = followed
+        self._prove = prove
         self._before: list[ServedModel] = []
         self._one_at_a_time = asyncio.Lock()
         self._ended = False
@@ -172,7 +174,7 @@ class Models:
         engine = self._reopen(version)
         try:
             self._check(engine)
-            warm_up(engine.model)
+            self._prove(engine.model)
         except BaseException:
             engine.close()
             raise

@@ -12,12 +12,12 @@ from xec.engines.priority import Priority
 from xec.event import Event, EventBatch
 from xec.lineage import Provenance
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.answers import answer_to
-from xec_server.batcher import Answered, Counts
-from xec_server.gateway import Gateway
-from xec_server.lanes import NOBODY, Path
-from xec_server.models import ServedModel
-from xec_server.pace import margin
+from xec_server.events.answers import answer_to
+from xec_server.model.gateway import Gateway
+from xec_server.model.models import ServedModel
+from xec_server.queueing.lanes import NOBODY, Path
+from xec_server.queueing.outcomes import Answered, Counts
+from xec_server.queueing.pace import margin
 
 Observe: TypeAlias = Callable[[Engine, Tensors, Outputs, ModelInfo], None]
 """Sees, in threads, what an engine was given and answered, and by which model; does not raise."""

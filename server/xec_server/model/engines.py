@@ -14,7 +14,7 @@ from xec.engines.device import Device
 from xec.engines.kind import EngineKind
 from xec.engines.onnx import OnnxEngine, OnnxSettings
 from xec.errors import UsageError
-from xec_server.gateway import Gateway
+from xec_server.model.gateway import Gateway
 
 _TORCH_ENGINE: Final = "xec.engines.torch_engine"
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.refusal import Reason, Refusal
+from xec_server.calls.refusal import Reason, Refusal
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 

@@ -25,7 +25,7 @@ from xec.errors import (
     UnknownList,
     UnknownRun,
 )
-from xec_server.refusal import Reason, Refusal
+from xec_server.calls.refusal import Reason, Refusal
 
 if TYPE_CHECKING:  # they need SQLAlchemy, which a server without a database does not have
     from xec.conditions.cache import Cached, ConditionsCache

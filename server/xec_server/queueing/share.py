@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from xec.engines.priority import Priority
-from xec_server.lanes import Path
+from xec_server.queueing.lanes import Path
 
 
 class Shares:

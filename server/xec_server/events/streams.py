@@ -12,12 +12,12 @@ from typing import Final
 
 from xec.errors import UsageError
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.admission import Admission
-from xec_server.batcher import DrainingError
-from xec_server.calls import Context, current_caller
-from xec_server.event_stream import EventStream, StreamCounts
-from xec_server.refusal import Reason, Refusal
-from xec_server.work import EventQueue
+from xec_server.calls.call import Context, current_caller
+from xec_server.calls.refusal import Reason, Refusal
+from xec_server.events.admission import Admission
+from xec_server.events.event_stream import EventStream, StreamCounts
+from xec_server.events.work import EventQueue
+from xec_server.queueing.outcomes import DrainingError
 
 _RETRY_SECONDS: Final = 1.0
 _NOT_OPENED: Final = (

@@ -24,7 +24,7 @@ from xec.errors import (
 )
 from xec.wire.limits import MAX_VIOLATIONS
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.batcher import (
+from xec_server.queueing.outcomes import (
     DeadlinePassedError,
     DrainingError,
     EngineHangsError,

@@ -12,12 +12,12 @@ from xec.wire.codec import provenance_to_proto
 from xec.wire.limits import MAX_EVENTS_PER_BATCH
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1 import reconstruction_pb2_grpc as pb_grpc
-from xec_server.admission import Admission, lane_of
-from xec_server.calls import Context, current_caller, note_events
-from xec_server.models import ServedModel
-from xec_server.refusal import Reason, Refusal
-from xec_server.streams import Streams
-from xec_server.work import EventQueue, timed
+from xec_server.calls.call import Context, current_caller, note_events
+from xec_server.calls.refusal import Reason, Refusal
+from xec_server.events.admission import Admission, lane_of
+from xec_server.events.streams import Streams
+from xec_server.events.work import EventQueue, timed
+from xec_server.model.models import ServedModel
 
 
 class ReconstructionService(pb_grpc.ReconstructionServicer):  # type: ignore[misc]  # untyped code

@@ -8,10 +8,10 @@ from typing import Final
 
 from xec.engines.priority import Priority
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.conditions import DeadLists
-from xec_server.models import Models, ServedModel
-from xec_server.validation import checked_events
-from xec_server.work import Work
+from xec_server.events.conditions import DeadLists
+from xec_server.events.validation import checked_events
+from xec_server.events.work import Work
+from xec_server.model.models import Models, ServedModel
 
 _LANES: Final = {pb.LANE_ONLINE: Priority.ONLINE, pb.LANE_OFFLINE: Priority.OFFLINE}
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from xec.wire.limits import MAX_EVENTS_PER_BATCH, MAX_OTHER_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.refusal import Reason, Refusal
+from xec_server.calls.refusal import Reason, Refusal
 
 _LONGEST_VARINT: Final = 10  # bytes
 _LENGTH: Final = 2

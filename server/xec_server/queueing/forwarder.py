@@ -12,24 +12,18 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic
+from typing import Generic, TypeVar
 
 from xec.engines.priority import Priority
 from xec.errors import UsageError
-from xec_server.batcher import (
-    Answer,
-    Answered,
-    Clock,
-    Counts,
-    DeadlinePassedError,
-    DrainingError,
-    HopelessError,
-    Item,
-    QueueFullError,
-)
-from xec_server.lanes import NOBODY, Lanes, Path
-from xec_server.pace import Pace, hint, margin
-from xec_server.share import Shares
+from xec_server.queueing.clock import Clock
+from xec_server.queueing.lanes import NOBODY, Path
+from xec_server.queueing.outcomes import Answered, Counts, DrainingError
+from xec_server.queueing.pace import Pace
+from xec_server.queueing.room import Entry, Room
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +41,6 @@ class ForwardPolicy:
     def __post_init__(self) -> None:
         if min(self.queue, self.calls) < 1:
             raise UsageError("The queue and the calls at a time are at least 1.")
-
-
-@dataclass(slots=True, eq=False)
-class _Call(Generic[Item, Answer]):
-    items: Sequence[Item]
-    future: asyncio.Future[list[Answered[Answer]]]
-    arrived: float
-    deadline: float | None
 
 
 class Forwarder(Generic[Item, Answer]):
@@ -76,26 +62,28 @@ class Forwarder(Generic[Item, Answer]):
         largest: Callable[[], int],
         clock: Clock | None = None,
     ) -> None:
-        self.counts = Counts()
         self._compute = compute
         self._policy = policy
         self._largest = largest
         self._clock: Clock = clock or asyncio.get_running_loop()
-        self._queue: Lanes[_Call[Item, Answer]] = Lanes(lambda call: len(call.items))
-        self._running: set[asyncio.Task[None]] = set()
-        self._draining = False
-        self._shares = Shares(policy.queue)
         self._pace = Pace(policy.calls)
+        self._room: Room[Item, list[Answered[Answer]]] = Room(policy.queue, self._pace, self._clock)
+        self._running: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(policy.calls, thread_name_prefix="xec-forward")
+
+    @property
+    def counts(self) -> Counts:
+        """What became of all events."""
+        return self._room.counts
 
     @property
     def waiting(self) -> int:
         """Events in the queue."""
-        return len(self._queue)
+        return len(self._room)
 
     def waiting_in(self, lane: Priority) -> int:
         """Events in one lane of it."""
-        return self._queue.waiting(lane)
+        return self._room.waiting(lane)
 
     async def submit(
         self,
@@ -123,17 +111,9 @@ class Forwarder(Generic[Item, Answer]):
         self.check(len(items), deadline, lane, path)
         step = self._largest()
         pieces = [items[start : start + step] for start in range(0, len(items), step)]
-        calls = [self._call(piece, deadline) for piece in pieces]
-        self.counts.accepted += len(items)
-        for call in calls:
-            self._queue.put(call, lane, path)
-        self._dispatch()
-        try:
-            with self._shares.taking(len(items), lane, path):
-                answers = await asyncio.gather(*(call.future for call in calls))
-        finally:
-            for call in calls:
-                call.future.cancel()
+        with self._room.holding(pieces, deadline, lane, path) as entries:
+            self._dispatch()
+            answers = await asyncio.gather(*(entry.future for entry in entries))
         return [one for part in answers for one in part]
 
     def check(
@@ -144,108 +124,60 @@ class Forwarder(Generic[Item, Answer]):
         path: Path = NOBODY,
     ) -> None:
         """Refuse `count` events as `submit` would just now, before they cost anything."""
-        if self._draining:
-            raise DrainingError
-        self._make_room(count, lane, path)
-        self._refuse_hopeless(count, deadline, lane, path)
-
-    def _call(self, items: Sequence[Item], deadline: float | None) -> _Call[Item, Answer]:
-        future: asyncio.Future[list[Answered[Answer]]]
-        future = asyncio.get_running_loop().create_future()
-        return _Call(items, future, self._clock.time(), deadline)
-
-    def _make_room(self, count: int, lane: Priority, path: Path) -> None:
-        if self._has_room(count, lane, path):
-            return
-        self._queue.keep(lambda call: not self._is_lost(call))
-        if not self._has_room(count, lane, path):
-            self.counts.refused += count
-            raise QueueFullError(self._pace.retry_after(self._queue.up_to(lane)))
-
-    def _refuse_hopeless(
-        self, count: int, deadline: float | None, lane: Priority, path: Path
-    ) -> None:
-        """Refuse what would be too late; what can start at once is always tried."""
-        if deadline is None or (not self._queue and len(self._running) < self._policy.calls):
-            return
-        seconds = self._pace.time_for(self._queue.place(count, lane, path))
-        remaining = deadline - self._clock.time()
-        if seconds > remaining - margin(remaining):
-            self.counts.refused += count
-            self.counts.hopeless += count
-            raise HopelessError(hint(seconds))
-
-    def _has_room(self, count: int, lane: Priority, path: Path) -> bool:
-        waiting = self._queue.waiting(lane)
-        fits = waiting + count <= self._policy.queue
-        return fits and self._shares.allows(count, waiting, lane, path)
-
-    def _is_lost(self, call: _Call[Item, Answer]) -> bool:
-        """Whether nobody waits for the call any more; one past its deadline is told so."""
-        if call.future.done():
-            self.counts.abandoned += len(call.items)
-            return True
-        if call.deadline is not None and call.deadline <= self._clock.time():
-            self.counts.expired += len(call.items)
-            call.future.set_exception(DeadlinePassedError())
-            return True
-        return False
+        busy = len(self._running) >= self._policy.calls
+        self._room.check(count, deadline, lane, path, 0 if busy else None)
 
     def _dispatch(self) -> None:
-        while self._queue and len(self._running) < self._policy.calls:
-            call = self._queue.take()
-            if not self._is_lost(call):
-                task = asyncio.get_running_loop().create_task(self._run(call))
-                self._running.add(task)
-                task.add_done_callback(self._finished)
+        while len(self._running) < self._policy.calls and (entry := self._room.take()) is not None:
+            task = asyncio.get_running_loop().create_task(self._run(entry))
+            self._running.add(task)
+            task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         self._dispatch()
 
-    async def _run(self, call: _Call[Item, Answer]) -> None:
+    async def _run(self, entry: Entry[Item, list[Answered[Answer]]]) -> None:
         started = self._clock.time()
-        answers = await self._answers(call, started)
+        answers = await self._answers(entry, started)
         seconds = self._clock.time() - started
-        self._pace.learn(seconds / len(call.items))
-        size = len(call.items)
+        self._pace.learn(seconds / len(entry.items))
+        size = len(entry.items)
         good, failures = _sorted_out(answers)
         self.counts.failed += len(failures)
         self.counts.computed += len(good)
-        if call.future.done():
+        if entry.future.done():
             return
         if failures:
-            call.future.set_exception(failures[0])
+            entry.future.set_exception(failures[0])
         else:
-            waited = started - call.arrived
-            call.future.set_result([Answered(one, waited, seconds, size) for one in good])
+            waited = started - entry.arrived
+            entry.future.set_result([Answered(one, waited, seconds, size) for one in good])
 
-    async def _answers(self, call: _Call[Item, Answer], now: float) -> Sequence[Answer | Exception]:
+    async def _answers(
+        self, entry: Entry[Item, list[Answered[Answer]]], now: float
+    ) -> Sequence[Answer | Exception]:
         loop = asyncio.get_running_loop()
-        seconds = None if call.deadline is None else call.deadline - now
+        seconds = None if entry.answer_by is None else entry.answer_by - now
         try:
-            answers = await loop.run_in_executor(self._threads, self._compute, call.items, seconds)
+            answers = await loop.run_in_executor(self._threads, self._compute, entry.items, seconds)
         except Exception as error:  # whatever it is, it concerns these events and no others
-            return [error] * len(call.items)
-        if len(answers) != len(call.items):
-            wrong = RuntimeError(f"{len(answers)} answers to {len(call.items)} items")
-            return [wrong] * len(call.items)
+            return [error] * len(entry.items)
+        if len(answers) != len(entry.items):
+            wrong = RuntimeError(f"{len(answers)} answers to {len(entry.items)} items")
+            return [wrong] * len(entry.items)
         return answers
 
     async def drain(self) -> None:
         """Take no more events and wait until all that were accepted are answered."""
-        self._draining = True
+        self._room.closing = True
         while self._running:
             await asyncio.wait(self._running)
 
     def close(self) -> None:
         """Refuse what still waits and let the threads end."""
-        self._draining = True
-        for call in self._queue:
-            if not call.future.done():
-                self.counts.failed += len(call.items)
-                call.future.set_exception(DrainingError())
-        self._queue.clear()
+        self._room.closing = True
+        self._room.give_up(DrainingError())
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

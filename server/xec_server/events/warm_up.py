@@ -17,9 +17,9 @@ from xec.engines.base import ModelInfo, provenance_of
 from xec.event import Event
 from xec.wire.codec import dead_list_of_channels, event_to_proto
 from xec.wire.v1 import reconstruction_pb2 as pb
-from xec_server.answers import answer_to
-from xec_server.conditions import dead_list_of
-from xec_server.validation import checked_events
+from xec_server.events.answers import answer_to
+from xec_server.events.conditions import dead_list_of
+from xec_server.events.validation import checked_events
 
 _REPEATS: Final = 3  # the second and third find what the first one left behind in caches
 _HOLE: Final = slice(1000, 2000)  # sensors of the inner face

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from xec.errors import UsageError
-from xec_server.calls import Call
-from xec_server.refusal import Reason, Refusal
+from xec_server.calls.call import Call
+from xec_server.calls.refusal import Reason, Refusal
 
 _RETRY_SECONDS: Final = 0.5
 _NOT_COUNTED: Final = frozenset(

@@ -19,10 +19,10 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from xec_server.calls import Call, Context, Gate, current_caller, set_current
-from xec_server.limits import CallLimits, Receipts, within
-from xec_server.message_shape import Shape, check_shape, shape_of
-from xec_server.refusal import CODES, Reason, Refusal, refusal_of
+from xec_server.calls.call import Call, Context, Gate, current_caller, set_current
+from xec_server.calls.limits import CallLimits, Receipts, within
+from xec_server.calls.message_shape import Shape, check_shape, shape_of
+from xec_server.calls.refusal import CODES, Reason, Refusal, refusal_of
 
 log = logging.getLogger(__name__)
 

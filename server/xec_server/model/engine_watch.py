@@ -40,7 +40,7 @@ def end_process(error: EngineLost) -> NoReturn:
 
 
 class Watched(Protocol):
-    """What hands events to the engine: `xec_server.batcher.Batcher`."""
+    """What hands events to the engine: `xec_server.queueing.batcher.Batcher`."""
 
     def check_engine(self, limit: float) -> bool:
         """Whether a call can come back, where one may take `limit` seconds."""

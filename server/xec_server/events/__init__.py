@@ -1,0 +1,1 @@
+"""From the events of a request to the messages that answer them."""

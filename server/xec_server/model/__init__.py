@@ -1,0 +1,1 @@
+"""The model that answers, and the engine that runs it."""

@@ -1,0 +1,1 @@
+"""Events that wait for the engine: bounded, by turns, never mixed up."""
