@@ -19,6 +19,13 @@ from xec_loadtest.servers import Engine, serving
 
 ROOT = Path(__file__).resolve().parents[1]
 LENIENT = ("--most-p50", "1000", "--most-p99", "10000")
+# What started pytest may have told it to ignore SIGINT, and children inherit that.
+LOCUST = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from locust.main import main
+main()
+"""
 KINDS = {"Reconstruct", "ReconstructStream", "ReconstructBatch of 64"}
 
 
@@ -38,7 +45,7 @@ def locust() -> Iterator[Locust]:
     with ExitStack() as stack:
 
         def start(*arguments: str) -> subprocess.Popen[str]:
-            command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", *arguments]
+            command = [sys.executable, "-c", LOCUST, "-f", "loadtest/locustfile.py", *arguments]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             process = stack.enter_context(subprocess.Popen(command, cwd=ROOT, **pipes))
             stack.callback(process.kill)
