@@ -79,16 +79,19 @@ def test_two_workers_give_the_same_as_none_though_one_is_killed(
 ) -> None:
     out = tmp_path / "out"
     process = start(*runs, "--out", out, *options, "--cluster", "local:2")
-    killed = []
+    killed: list[int] = []
+    environments: list[dict[str, str]] = []
     while process.poll() is None and not killed:
         if begun(out):
             for worker in workers_of(process)[:1]:
+                environments.append(worker.environ())
                 worker.send_signal(signal.SIGKILL)
                 killed.append(worker.pid)
         time.sleep(0.002)
     _, error = process.communicate()
     assert process.returncode == 0, error
     assert killed
+    assert not any("MALLOC_TRIM_THRESHOLD_" in environment for environment in environments)
     assert wrong_with(out, EXPECTED) == []
     assert contents(out) == here
 

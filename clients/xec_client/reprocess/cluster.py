@@ -30,6 +30,18 @@ CONNECT_SECONDS: Final = 10.0
 ALLOWED_DEATHS: Final = 3
 """Workers that may die with a piece before it is given up, where we start the scheduler."""
 
+_SPAWNED: Final = "distributed.nanny.pre-spawn-environ"
+
+
+def _environment() -> dict[str, Any]:
+    """What Dask sets in the environment of workers, without what makes the allocator slow.
+
+    MALLOC_TRIM_THRESHOLD_ has it return every larger array to the system at once, and our workers,
+    whose memory is bounded anyway, then spend several percent on getting it back.
+    """
+    given: dict[str, Any] = dask.config.get(_SPAWNED)
+    return {name: value for name, value in given.items() if name != "MALLOC_TRIM_THRESHOLD_"}
+
 
 @dataclass(frozen=True, slots=True)
 class Tls:
@@ -91,9 +103,12 @@ class OnCluster:
     def _connected(self) -> Iterator[distributed.Client]:
         """A client of the cluster, with a worker at least."""
         security = None if self.tls is None else self.tls.security()
-        deaths = {"distributed.scheduler.allowed-failures": ALLOWED_DEATHS}
+        settings = {
+            "distributed.scheduler.allowed-failures": ALLOWED_DEATHS,
+            _SPAWNED: _environment(),
+        }
         with ExitStack() as stack:
-            stack.enter_context(dask.config.set(deaths))
+            stack.enter_context(dask.config.set(settings))
             # It logs a traceback for each worker that dies; what matters is told by the outcomes.
             logging.getLogger("distributed").setLevel(logging.CRITICAL)
             where = self._started(stack, security)
