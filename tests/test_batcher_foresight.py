@@ -60,7 +60,7 @@ def test_lengths_are_those_of_what_is_there(
 
 async def paced(gate: Gate, clock: FakeClock, **policy: float) -> Batcher[int, str]:
     """A batcher that has learned that an event takes 1 s."""
-    batcher = make(gate, clock, size=1, workers=1, queue=100, **policy)
+    batcher = make(gate, clock, size=1, workers=1, queue=200, **policy)
     await one_second(batcher, gate, clock)
     return batcher
 

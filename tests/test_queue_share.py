@@ -72,7 +72,7 @@ async def clients(request: pytest.FixtureRequest) -> Any:
     yield found
     gate.passes.release(10**6)
     await asyncio.gather(busy, *found.tasks)
-    assert not queue._shares._taken  # nothing is left of those that are gone
+    assert not queue._room._shares._taken  # nothing is left of those that are gone
     await queue.drain()
     queue.close()
 

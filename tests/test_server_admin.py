@@ -255,6 +255,7 @@ def test_a_token_comes_from_a_file_or_the_environment(
     monkeypatch.setattr("xec.wire.v1.admin_pb2_grpc.AdminStub", Stub)
     file = tmp_path / "token"
     file.write_text("from-the-file\n")
+    file.chmod(0o600)
     monkeypatch.delenv("XEC_TOKEN", raising=False)
     look = ("status", "--admin", "127.0.0.1:1")
     xec_admin(*look)
@@ -266,6 +267,9 @@ def test_a_token_comes_from_a_file_or_the_environment(
         (("authorization", "Bearer from-the-environment"),),
         (("authorization", "Bearer from-the-file"),),
     ]
+    file.chmod(0o644)
+    _, error = xec_admin(*look, "--token-file", str(file))
+    assert "others can read" in str(error)
     _, error = xec_admin(*look, "--token-file", str(tmp_path / "none"))
     assert error is not None
     assert "cannot be read" in str(error)
