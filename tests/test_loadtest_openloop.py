@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import xec_client.addresses
 from typer import Typer
 from typer.testing import CliRunner
 
 import openloop
+import xec_client.settings
 import xec_loadtest.connections
 from conftest import random_events
 from support_server import SETTINGS, Running, running
@@ -167,7 +167,7 @@ async def test_clients_of_one_process_have_connections_of_their_own(
     """With gRPC's default, the control, they share one."""
     if shared:
         options = [pair for pair in CHANNEL_OPTIONS if pair[0] != "grpc.use_local_subchannel_pool"]
-        monkeypatch.setattr(xec_client.addresses, "CHANNEL_OPTIONS", options)
+        monkeypatch.setattr(xec_client.settings, "CHANNEL_OPTIONS", options)
     async with running(stub_repository) as service:
         address = service.server.address
         before = connections_to(address.port)
