@@ -23,7 +23,7 @@ from support_server import DEAD, NOTHING_DEAD, SETTINGS, GatedEngine, details, r
 from support_stream import until
 from support_swap import add_version, other_model, swapping, two_models
 from xec.engines.onnx import OnnxEngine, OnnxSettings
-from xec.errors import ModelError, ServiceError, UsageError, XecError
+from xec.errors import AccessError, ModelError, ServiceError, UsageError, XecError
 from xec.wire.v1 import admin_pb2 as pb
 from xec.wire.v1.admin_pb2_grpc import AdminStub
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
@@ -195,6 +195,11 @@ def test_a_reload_and_a_drain_from_the_command_line(tmp_path: Path, events: Any)
         assert process.stdout is not None
         assert process.stdout.readline().endswith(f"listens on {address}, operators on {admin}\n")
         assert version_at(address, events) == "stub-1"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("XEC_TOKEN")
+            _, error = xec_admin("status", "--admin", admin)
+        assert isinstance(error, AccessError)
+        assert "needs the right admin" in str(error)
         text, error = xec_admin("reload", "--admin", admin, "--version", "2")
         assert (error, text.endswith("answers now.\n")) == (None, True)
         assert re.match(r"Model reconstruct stub-2 \(sha256 [0-9a-f]{12}\) ", text)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from xec.cli import Command
-from xec.errors import ModelError, ServiceError, UsageError, XecError
+from xec.errors import AccessError, ModelError, ServiceError, UsageError, XecError
 
 Option = typer.Option
 _VARIABLE: Final = "XEC_TOKEN"
@@ -143,6 +143,8 @@ def _error(admin: str, error: Any, codes: Any) -> XecError:
     match error.code():
         case codes.FAILED_PRECONDITION:
             return ModelError(sentence)
+        case codes.UNAUTHENTICATED | codes.PERMISSION_DENIED:
+            return AccessError(sentence)
         case codes.INVALID_ARGUMENT:
             return UsageError(sentence)
         case codes.DEADLINE_EXCEEDED:
