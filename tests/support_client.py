@@ -154,8 +154,9 @@ def real_server(
 ) -> Iterator[str]:
     """The address of `xec_server` on a model, in a thread of its own."""
     from xec.engines.onnx import OnnxEngine, OnnxSettings
+    from xec_server.address import Address
     from xec_server.app import Server
-    from xec_server.settings import Address, ServerSettings
+    from xec_server.settings import ServerSettings
 
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)

@@ -23,8 +23,8 @@ from support_swap import NOTHING
 from xec.engines.onnx import OnnxEngine, OnnxSettings
 from xec.wire.v1 import admin_pb2 as pb
 from xec.wire.v1.admin_pb2_grpc import AdminStub
+from xec_server.address import Address
 from xec_server.app import Server
-from xec_server.settings import Address
 
 _XEC = [sys.executable, "-c", "from xec.cli import main; main()", "serve", "--sessions", "1"]
 

@@ -31,9 +31,10 @@ from xec.wire import codec
 from xec.wire.limits import MAX_RESPONSE_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
+from xec_server.address import Address
 from xec_server.app import SERVICE, Server
 from xec_server.model.gateway import Gateway
-from xec_server.settings import Address, ServerSettings
+from xec_server.settings import ServerSettings
 from xec_server.triton.launcher import TritonSettings, start
 
 QUICK = CallSettings(patience=0.5, model_patience=5, look_every=0.1, model_every=1.0)

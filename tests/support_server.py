@@ -23,9 +23,10 @@ from xec.wire import codec
 from xec.wire.limits import MAX_RESPONSE_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
+from xec_server.address import Address
 from xec_server.app import Server
 from xec_server.queueing.batcher import BatchPolicy
-from xec_server.settings import Address, ServerSettings
+from xec_server.settings import ServerSettings
 
 Code = grpc.StatusCode
 Events = Callable[..., EventBatch]

@@ -21,8 +21,8 @@ from xec.conditions.dead_list import DeadList
 from xec.event import Event, EventBatch
 from xec.wire import codec
 from xec.wire.v1 import reconstruction_pb2 as pb
+from xec_server.address import Address
 from xec_server.app import Server
-from xec_server.settings import Address
 from xec_server.telemetry.settings import TelemetrySettings
 
 WITH_METRICS = replace(SETTINGS, telemetry=TelemetrySettings(metrics=Address(port=0)))

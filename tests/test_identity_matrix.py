@@ -16,12 +16,13 @@ from support_client import real_server
 from support_identity import DAY, NOW, House, entry, issue, methods_of, outcome, recorded
 from support_operator import LETS_ALL_IN
 from xec.engines.onnx import OnnxEngine, OnnxSettings
+from xec_server.address import Address
 from xec_server.app import SERVICE, Server
 from xec_server.calls.refusal import Refusal
 from xec_server.identity.identity import Identity, open_identity
 from xec_server.identity.rights import METHODS, Right, right_for
 from xec_server.identity.tokens import digest_of
-from xec_server.settings import Address, ServerSettings
+from xec_server.settings import ServerSettings
 
 Outcomes = dict[str, str]
 

@@ -21,10 +21,11 @@ from xec.errors import FileError, UsageError
 from xec.io.private import read_private
 from xec_client import Client
 from xec_client.errors import Unavailable
+from xec_server.address import Address
 from xec_server.identity import watched
 from xec_server.identity.identity import Identity, open_identity
 from xec_server.identity.tls import TlsFiles, checked_configuration
-from xec_server.settings import Address, ServerSettings
+from xec_server.settings import ServerSettings
 
 
 @pytest.fixture

@@ -27,9 +27,10 @@ from xec.errors import AccessError, ModelError, ServiceError, UsageError, XecErr
 from xec.wire.v1 import admin_pb2 as pb
 from xec.wire.v1.admin_pb2_grpc import AdminStub
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
+from xec_server.address import Address
 from xec_server.admin_command import app
 from xec_server.app import Server, serve
-from xec_server.settings import Address, ServerSettings
+from xec_server.settings import ServerSettings
 
 Code = grpc.StatusCode
 WITH_ADMIN = replace(SETTINGS, admin=Address(port=0), identity=LETS_ALL_IN)

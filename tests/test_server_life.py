@@ -26,9 +26,10 @@ from xec.event import EventBatch
 from xec.wire import codec
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
+from xec_server.address import Address
 from xec_server.app import SERVICE, Server
 from xec_server.queueing.batcher import BatchPolicy
-from xec_server.settings import Address, ServerSettings, batching_for
+from xec_server.settings import ServerSettings, batching_for
 
 Events = Callable[..., EventBatch]
 Status = health_pb2.HealthCheckResponse

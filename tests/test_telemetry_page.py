@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry, Counter
 
 from support_telemetry import measured, scrape
 from xec.errors import ServiceError, UsageError
+from xec_server.address import Address
 from xec_server.app import Server
-from xec_server.settings import Address
 from xec_server.telemetry import http as page_module
 from xec_server.telemetry import hub
 from xec_server.telemetry.http import MOST_CONNECTIONS, MetricsPage

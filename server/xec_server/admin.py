@@ -16,10 +16,10 @@ from xec.lineage import Provenance
 from xec.wire.codec import provenance_to_proto
 from xec.wire.v1 import admin_pb2 as pb
 from xec.wire.v1 import admin_pb2_grpc as pb_grpc
+from xec_server.address import Address
 from xec_server.calls.call import Context
 from xec_server.calls.guard import Guard
 from xec_server.calls.refusal import Reason, Refusal
-from xec_server.settings import Address
 
 _LONGEST_GRACE = 86_400.0  # seconds
 

@@ -123,7 +123,7 @@ def _ask(admin: str, method: str, request: Any, timeout: float, token_file: Path
     import grpc  # noqa: PLC0415
 
     from xec.wire.v1.admin_pb2_grpc import AdminStub  # noqa: PLC0415
-    from xec_server.settings import Address  # noqa: PLC0415
+    from xec_server.address import Address  # noqa: PLC0415
 
     address = Address.parse(admin)
     if not address.is_loopback:

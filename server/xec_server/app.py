@@ -21,6 +21,7 @@ from xec.io.output import replacing
 from xec.wire.limits import MAX_METADATA_BYTES, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1 import reconstruction_pb2_grpc as pb_grpc
+from xec_server.address import Address
 from xec_server.admin import AdminPort
 from xec_server.calls.call import Gate
 from xec_server.calls.guard import Guard
@@ -40,7 +41,7 @@ from xec_server.notify import READY, STOPPING, keep_alive, notify
 from xec_server.operations import Operations
 from xec_server.queueing.batcher import Batcher
 from xec_server.queueing.forwarder import Forwarder
-from xec_server.settings import Address, ServerSettings
+from xec_server.settings import ServerSettings
 from xec_server.telemetry.hub import Telemetry
 
 SERVICE: Final[str] = pb.DESCRIPTOR.services_by_name["Reconstruction"].full_name

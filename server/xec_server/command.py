@@ -165,13 +165,14 @@ def serve(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Heavy modules only now: this file is loaded for every `xec` command.
     from xec.engines.onnx import OnnxSettings  # noqa: PLC0415
+    from xec_server.address import Address  # noqa: PLC0415
     from xec_server.app import serve as run  # noqa: PLC0415
     from xec_server.calls.limits import CallLimits  # noqa: PLC0415
     from xec_server.identity.identity import open_identity  # noqa: PLC0415
     from xec_server.model.engine_watch import EngineLost, end_process  # noqa: PLC0415
     from xec_server.model.engines import EngineChoice  # noqa: PLC0415
     from xec_server.queueing.forwarder import ForwardPolicy  # noqa: PLC0415
-    from xec_server.settings import Address, ServerSettings, batching_for  # noqa: PLC0415
+    from xec_server.settings import ServerSettings, batching_for  # noqa: PLC0415
     from xec_server.telemetry.log_writer import logging_to  # noqa: PLC0415
     from xec_server.telemetry.settings import telemetry_settings  # noqa: PLC0415
 

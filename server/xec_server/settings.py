@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 from xec.engines.onnx import OnnxSettings
 from xec.errors import UsageError
 from xec.wire.limits import MAX_EVENTS_PER_BATCH
+from xec_server.address import Address
 from xec_server.calls.limits import CallLimits
 from xec_server.events.streams import StreamPolicy
 from xec_server.identity.identity import Identity
 from xec_server.queueing.batcher import BatchPolicy
 from xec_server.queueing.forwarder import ForwardPolicy
 from xec_server.telemetry.settings import TelemetrySettings
-
-_MAX_PORT = 65535
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where to listen; port 0 lets the system choose one."""
-
-    host: str = "127.0.0.1"
-    port: int = 50051
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read ``HOST:PORT``; an IPv6 host stands in brackets.
-
-        Raises:
-            UsageError: the text has another form.
-        """
-        host, colon, port = text.rpartition(":")
-        if not (colon and host and port.isdecimal() and int(port) <= _MAX_PORT):
-            raise UsageError(f"{text!r} is no address to listen on: write HOST:PORT.")
-        return cls(host.removeprefix("[").removesuffix("]"), int(port))
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only programs of this machine can reach it."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
 
 
 @dataclass(frozen=True, slots=True)

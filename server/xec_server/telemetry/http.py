@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from xec.errors import ServiceError
-from xec_server.settings import Address
+from xec_server.address import Address
 
 MOST_CONNECTIONS: Final = 8
 LONGEST_SECONDS: Final = 10.0

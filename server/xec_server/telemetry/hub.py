@@ -22,8 +22,8 @@ from xec_server.telemetry.queue import Answers, WatchedQueue
 from xec_server.telemetry.settings import TelemetrySettings
 
 if TYPE_CHECKING:  # loaded only where they are wanted
+    from xec_server.address import Address
     from xec_server.app import Server
-    from xec_server.settings import Address
     from xec_server.telemetry.http import MetricsPage
     from xec_server.telemetry.metrics import Metrics
     from xec_server.telemetry.outputs import OutputMetrics

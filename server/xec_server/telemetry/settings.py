@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from xec.errors import UsageError
+from xec_server.address import Address
 from xec_server.telemetry.lines import LineCounts
-
-if TYPE_CHECKING:
-    from xec_server.settings import Address
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
@@ -38,8 +36,6 @@ def metrics_address(text: str) -> Address:
     Raises:
         UsageError: the text has another form.
     """
-    from xec_server.settings import Address  # noqa: PLC0415  (its settings hold those here)
-
     return Address.parse(f"127.0.0.1:{text}" if text.isdecimal() else text)
 
 
