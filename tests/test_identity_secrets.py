@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 import grpc
 import pytest
@@ -28,7 +30,7 @@ LEAK = (
 from xec_server.identity import credentials
 own = credentials._token
 def leaking(context):
-    logging.getLogger("leak").debug("%s", context.invocation_metadata())
+    logging.getLogger("xec_server.leak").debug("%s", context.invocation_metadata())
     return own(context)
 credentials._token = leaking
 """
@@ -68,6 +70,7 @@ def watched(folder: Path, repository: Path, first: str) -> Iterator[Watched]:
     arguments = ["serve", "--model", repository, "--listen", "127.0.0.1:0", "--tag", "online"]
     arguments += ["--tls-cert", cert, "--tls-key", key, "--ready-file", ready]
     arguments += ["--tokens", house.write_register([kept]), "--sessions", 1, "--grace", 0.1]
+    arguments += ["--metrics", 0, "--log-level", "debug"]
     url = f"postgresql://xec:{PASSWORD}@127.0.0.1:1/xec"
     with log.open("w") as file:
         process = xec(
@@ -96,6 +99,15 @@ def reflected(channel: grpc.Channel, token: str) -> str:
     return "".join(repr(answer.SerializeToString()) for answer in answers)
 
 
+def metrics_of(server: Watched) -> str:
+    """The page for Prometheus, whose address is in the log."""
+    (url,) = set(re.findall(r"metrics are at (http://127\.0\.0\.1:\d+/metrics)", server.told()))
+    with urlopen(url, timeout=10) as page:
+        text: str = page.read().decode()
+    assert 'client="daq"' in text
+    return text
+
+
 def provoked(server: Watched, event: Event) -> str:
     """What clients are told, by answers and by every kind of refusal."""
     ca = server.house.authority.cert_pem
@@ -120,6 +132,7 @@ def provoked(server: Watched, event: Event) -> str:
         )
     with grpc.secure_channel(server.address, tls) as channel:
         told.append(reflected(channel, server.token))
+    told.append(metrics_of(server))
     return "\n".join(told)
 
 
