@@ -64,6 +64,8 @@ def command_of(words: list[str]) -> tuple[Any, list[str]]:
 
 def parse(words: list[str]) -> None:
     """Parse a command line as the real command does, without running it."""
+    if ">" in words:  # where the shell puts its output
+        words = words[: words.index(">")]
     command, arguments = command_of(words)
     command.make_context(words[1], arguments)
 
