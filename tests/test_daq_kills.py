@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+import support_sizes as sizes
 from support_daq import Folders, ended, events_of, midas_file, server_process, verdict_of, xec
 
 TESTS = Path(__file__).parent
-KILLS = 300
+KILLS = sizes.of(60, 300)
 
 
 @pytest.mark.faults

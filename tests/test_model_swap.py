@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+import support_sizes as sizes
 from support_server import NOTHING_DEAD, GatedEngine, refusal, request
 from support_stream import opened, until
 from support_swap import SwapLoad, Verdict, swapping, two_models
@@ -67,8 +68,9 @@ async def test_no_call_fails_and_each_answer_names_its_model(repository: Path) -
 
 @pytest.mark.faults
 async def test_no_call_fails_in_many_swaps(repository: Path) -> None:
-    verdict = await no_call_fails(repository, 1000)
-    sys.stdout.write(f"\nswap: 1000 swaps, no failed call, answers {dict(verdict.right)}\n")
+    swaps = sizes.of(300, 1000)
+    verdict = await no_call_fails(repository, swaps)
+    sys.stdout.write(f"\nswap: {swaps} swaps, no failed call, answers {dict(verdict.right)}\n")
 
 
 async def test_the_control_an_engine_that_is_closed_at_once(

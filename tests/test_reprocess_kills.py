@@ -14,6 +14,7 @@ from random import Random
 
 import pytest
 
+import support_sizes as sizes
 from support_reprocess import contents, write_run, wrong_with
 from test_spool_kills import upper_limit
 from xec_client.reprocess.manifest import NAME
@@ -98,7 +99,7 @@ def test_kills_lose_and_double_nothing(
 def test_many_kills_lose_and_double_nothing(
     tmp_path: Path, runs: list[Path], stub_repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kills = int(os.environ.get("XEC_KILLS", "300"))
+    kills = sizes.of(30, 300)
     assert kill_many(tmp_path, runs, stub_repository, kills, 1000) == kills
     with capsys.disabled():
         limit = f"95 % upper limit {100 * upper_limit(kills):.2f} % per kill"

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import support_sizes as sizes
+
 TESTS = Path(__file__).parent
 KILLS = 20
-MANY_KILLS = 1000
+MANY_KILLS = sizes.of(300, 1000)
 SERIES = 12
 
 
