@@ -126,11 +126,14 @@ async def test_the_control_a_server_that_goes_by_the_wall_is_caught(
     stub_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: int
 ) -> None:
     async with served(stub_repository, tmp_path, monkeypatch, WALL) as place:
-        found: list[str] = []
-        with suppress(TimeoutError):  # an event that waits for an hour
-            async with asyncio.timeout(15):
-                found = await outcomes(place, jump)
-        assert not as_ever(found)
+        for jumps in range(1, 6):  # whether events still wait at a jump is a matter of luck
+            found: list[str] = []
+            with suppress(TimeoutError):  # an event that waits for an hour
+                async with asyncio.timeout(15):
+                    found = await outcomes(place, jumps * jump)
+            if not as_ever(found):
+                return
+        pytest.fail("five jumps changed nothing")
 
 
 async def test_lists_are_as_fresh_as_ever_and_the_log_shows_the_jump(
