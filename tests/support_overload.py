@@ -39,8 +39,9 @@ def paced(self, inputs):
 onnx.OnnxEngine.infer = paced
 """
 NO_FORESIGHT = """
-from xec_server.queueing import room
+from xec_server.queueing import pace, room
 room.Room._refuse_hopeless = lambda *arguments: None
+pace.Pace.one_call = lambda *arguments: float("-inf")
 """
 SECONDS = 0.01  # of the engine for each event
 WORKERS = 2

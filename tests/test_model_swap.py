@@ -35,6 +35,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return two_models(tmp_path_factory.mktemp("two"))
 
 
+def left(before: set[threading.Thread]) -> set[threading.Thread]:
+    """Threads that came since."""
+    return set(threading.enumerate()) - before
+
+
 async def swapped(server: Server, times: int) -> Verdict:
     """What callers saw while the models took turns."""
     load = SwapLoad(str(server.address))
@@ -49,6 +54,7 @@ async def swapped(server: Server, times: int) -> Verdict:
 
 
 async def no_call_fails(repository: Path, times: int) -> Verdict:
+    before = set(threading.enumerate())
     async with swapping(repository) as server:
         verdict = await swapped(server, times)
         assert (verdict.wrong, verdict.mixed, verdict.failed) == ([], 0, [])
@@ -58,7 +64,7 @@ async def no_call_fails(repository: Path, times: int) -> Verdict:
         assert server.models.swaps == times
         await until(lambda: server.models.in_use == 1)
         assert server.batcher.counts.failed == server.batcher.counts.refused == 0
-    await until(lambda: not [one for one in threading.enumerate() if "xec" in one.name])
+    await until(lambda: not [one for one in left(before) if "xec" in one.name])
     return verdict
 
 

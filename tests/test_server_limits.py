@@ -57,7 +57,8 @@ async def test_calls_of_one_client(stub_repository: Path, events: Events) -> Non
     ):
         service.engine.hold()
         calls = await held_calls(service.stub, events, service, 5)
-        await until(lambda: service.server.batcher.waiting == 5 - 2)  # two are with the engine
+        await until(lambda: service.server.batcher.waiting == 5 - 2)
+        await until(lambda: service.engine.rows == 2)  # that are with the engine
         rows = service.engine.rows
         one_more = service.stub.Reconstruct(request(next(iter(events(1)))))
         text, found = await refusal(one_more, Code.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS")

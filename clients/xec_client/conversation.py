@@ -118,6 +118,11 @@ class Conversation:
         self._calls_in_vain = 1
 
     @property
+    def is_open(self) -> bool:
+        """Whether the server has said how much may be sent."""
+        return self._window > 0
+
+    @property
     def has_room(self) -> bool:
         """Whether one more event may be sent."""
         return self._held < self._window

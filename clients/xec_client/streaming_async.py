@@ -15,6 +15,8 @@ from xec_client.conversation import Conversation, Streamed
 _HIDDEN: Final = "Internal error from Core"
 _LOOKS: Final = 20
 _BETWEEN_LOOKS: Final = 0.01  # seconds
+_UNKNOWN: Final = "the connection broke"
+_OPENINGS: Final = 4
 
 
 class _Sender:
@@ -140,8 +142,13 @@ class _Ending:
                 return self._said
             await asyncio.sleep(_BETWEEN_LOOKS)
         nothing = grpc.aio.Metadata()
-        text = "the connection broke"
-        return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, text, "")
+        return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, _UNKNOWN, "")
+
+
+def _may_ask_again(broken: grpc.aio.AioRpcError, conversation: Conversation, openings: int) -> bool:
+    """Whether to hear once more why the server does not open a stream: nothing was sent yet."""
+    unheard = broken.details() == _UNKNOWN and not conversation.is_open
+    return unheard and openings < _OPENINGS
 
 
 async def stream(
@@ -158,9 +165,11 @@ async def stream(
     """
     sender = _Sender(conversation, events)
     wait: float | None = 0.0
+    openings = 0
     try:
         while wait is not None:
             await asyncio.sleep(wait)
+            openings += 1
             call = call_methods[conversation.next_server()]()
             ending = _Ending(call)
             sending = asyncio.create_task(sender.send(call))
@@ -177,7 +186,11 @@ async def stream(
                 sending.cancel()
                 call.cancel()
                 await asyncio.wait([sending])
-            if broken is not None and (wait := conversation.goes_on(broken)) is None:
+            if broken is None:
+                continue
+            if _may_ask_again(broken, conversation, openings):
+                wait = 0.0
+            elif (wait := conversation.goes_on(broken)) is None:
                 raise conversation.broken(broken) from broken
     finally:
         await sender.close()
