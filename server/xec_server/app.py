@@ -29,6 +29,7 @@ from xec_server.calls.limits import CallCount
 from xec_server.ending import Ending
 from xec_server.events.admission import Admission
 from xec_server.events.conditions import DeadLists
+from xec_server.events.haste import Haste
 from xec_server.events.run_lists import RunLists
 from xec_server.events.service import ReconstructionService
 from xec_server.events.streams import Streams
@@ -125,7 +126,9 @@ class Server:
             *GRPC_OPTIONS,
             ("grpc.max_allowed_incoming_connections", settings.limits.connections),
         )
-        self._grpc = grpc.aio.server(interceptors=(self._guard(self.calls),), options=options)
+        self._grpc = grpc.aio.server(
+            interceptors=(self._guard(self.calls, Haste(self._queue)),), options=options
+        )
         pb_grpc.add_ReconstructionServicer_to_server(service, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
