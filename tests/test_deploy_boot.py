@@ -36,7 +36,8 @@ PATHS = [
 ]
 PROGRAM = f"""#!/bin/sh
 PYTHONPATH={":".join(PATHS)}
-export PYTHONPATH
+LD_LIBRARY_PATH=/opt/xec/python/lib  # else that of another Python of this machine is found
+export PYTHONPATH LD_LIBRARY_PATH
 exec /opt/xec/python/bin/{VERSION} -c 'from xec.cli import main; main()' "$@"
 """
 
@@ -55,6 +56,7 @@ StandardError=inherit
 
 STEPS = r"""
 unit=xec-serve@50051
+trap 'journalctl --no-pager --output cat --unit $unit' EXIT
 show() { systemctl show --value --property "$1" $unit; }
 health() { /opt/xec/current/bin/xec health 127.0.0.1:50051 --quiet --wait "$1"; echo "$2: $?"; }
 systemctl start $unit; echo "started: $?"
@@ -79,7 +81,6 @@ echo 'XEC_SERVE_OPTIONS="--model /nowhere"' >/etc/xec/serve-50051.env
 systemctl start $unit 2>/dev/null; echo "without a model: $?"
 sleep 3
 echo "tried again: $(show NRestarts) $(show ExecMainStatus)"
-journalctl --no-pager --output cat --unit $unit
 """
 
 

@@ -1,7 +1,7 @@
 """A gate that refuses a call before it is received, where not even one event would be in time.
 
-What refusals cost is what answers lack: at four times the capacity the goodput is 0.92 of it so, and
-was 0.53 where calls were received first (`benchmarks/overload.py`, docs/log.md).
+What refusals cost is what answers lack: at four times the capacity the goodput is 0.92 of it so,
+and was 0.53 where calls were received first (`benchmarks/overload.py`, docs/log.md).
 """
 
 from __future__ import annotations
