@@ -1,4 +1,4 @@
-"""A link to a TCP server that holds everything back for a while, in each direction."""
+"""A link to a TCP server that holds everything back for a while, or loses it without a word."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from contextlib import contextmanager, suppress
 
 
 class SlowLink:
-    """Forwards connections to a port of this machine; `seconds` is how long each piece takes."""
+    """Forwards connections to a port of this machine.
+
+    `seconds` is how long each piece takes. While `loses` is set, what comes is dropped and nobody
+    is told; a connection that has lost something never carries anything again.
+    """
 
     def __init__(self, port: int) -> None:
         self.seconds = 0.0
+        self.loses = False
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -26,14 +31,18 @@ class SlowLink:
                 near = self._listener.accept()[0]
                 far = socket.create_connection(("127.0.0.1", self._target))
                 self._open += [near, far]
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
+                dead = threading.Event()
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=(*ends, dead), daemon=True).start()
 
-    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+    def _carry(self, source: socket.socket, sink: socket.socket, dead: threading.Event) -> None:
         with suppress(OSError):
             while piece := source.recv(1 << 16):
-                time.sleep(self.seconds)
-                sink.sendall(piece)
+                if self.loses:
+                    dead.set()
+                if not dead.is_set():
+                    time.sleep(self.seconds)
+                    sink.sendall(piece)
         with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
 
