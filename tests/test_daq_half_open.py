@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import support_sizes as sizes
 from support_daq import (
     Folders,
     ended,
@@ -19,7 +20,10 @@ from support_daq import (
 )
 from support_slow_link import slow_link
 
-pytestmark = pytest.mark.faults  # a dead connection is noticed after 40 s
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.skipif(not sizes.IS_FULL, reason="two minutes: XEC_FAULTS=full make faults"),
+]  # a dead connection is noticed after 40 s
 EVENTS = 400
 QUICK = ("--part-seconds", "0.3", "--report-seconds", "0.2")
 
