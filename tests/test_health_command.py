@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 from support_server import running
 from xec.errors import FileError, ServiceError, UsageError
-from xec_client.health import COMMAND, Question, Trust, await_serving
+from xec_client.access import NO_ACCESS, Access
+from xec_client.health import COMMAND, Question, await_serving
 
 Status = health_pb2.HealthCheckResponse
 SERVICE = "xec.v1.Reconstruction"
@@ -46,8 +47,14 @@ def health_server(
         server.stop(0).wait()
 
 
-def ask(address: str, wait: float = 0.0, service: str = "", trust: Trust | None = None) -> None:
-    await_serving(address, Question(service), wait, trust)
+def ask(
+    address: str,
+    wait: float = 0.0,
+    service: str = "",
+    access: Access = NO_ACCESS,
+    name: str | None = None,
+) -> None:
+    await_serving(address, Question(service), wait, access, name)
 
 
 @pytest.mark.parametrize("service", ["", SERVICE])
@@ -144,25 +151,28 @@ def test_tls_needs_the_right_certificate_and_name(pem: Path) -> None:
     ca = pem / "server.crt"
     with health_server(credentials(pem, mutual=False)) as (address, servicer):
         servicer.set("", Status.SERVING)
-        ask(address, trust=Trust(ca, name=NAME))
-        for wrong in (None, Trust(ca), Trust(pem / "stranger.crt", name=NAME)):
+        ask(address, access=Access(ca), name=NAME)
+        stranger = Access(pem / "stranger.crt")
+        for access, name in ((NO_ACCESS, None), (Access(ca), None), (stranger, NAME)):
             with pytest.raises(ServiceError):
-                ask(address, trust=wrong)
+                ask(address, access=access, name=name)
 
 
 def test_mutual_tls_needs_the_callers_own(pem: Path) -> None:
     ca, key = pem / "server.crt", pem / "server.key"
     with health_server(credentials(pem, mutual=True)) as (address, servicer):
         servicer.set("", Status.SERVING)
-        ask(address, trust=Trust(ca, ca, key, NAME))
+        ask(address, access=Access(ca, ca, key), name=NAME)
         with pytest.raises(ServiceError):
-            ask(address, trust=Trust(ca, name=NAME))
+            ask(address, access=Access(ca), name=NAME)
 
 
 def test_files_for_tls_that_contradict_or_are_missing_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="need --tls-ca"):
-        ask("127.0.0.1:1", trust=Trust(name=NAME))
+    with pytest.raises(UsageError, match="needs --server-ca"):
+        ask("127.0.0.1:1", name=NAME)
     with pytest.raises(UsageError, match="belong together"):
-        ask("127.0.0.1:1", trust=Trust(tmp_path / "ca", cert=tmp_path / "cert"))
+        ask("127.0.0.1:1", access=Access(tmp_path / "ca", client_cert=tmp_path / "cert"))
     with pytest.raises(FileError, match="ca cannot be read"):
-        ask("127.0.0.1:1", trust=Trust(tmp_path / "ca"))
+        ask("127.0.0.1:1", access=Access(tmp_path / "ca"))
+    with pytest.raises(UsageError, match="one at a time"):
+        ask("127.0.0.1:1,127.0.0.1:2")

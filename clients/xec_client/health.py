@@ -6,64 +6,35 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from xec.cli import Command
-from xec.errors import FileError, ServiceError, UsageError
+from xec.errors import ServiceError, UsageError
 
 if TYPE_CHECKING:
     import grpc
+
+    from xec_client.access import Access
 
 Option = typer.Option
 _POLL_SECONDS: Final = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
-    """Files of a TLS connection, in PEM; all None: no TLS.
+def _channel(server: str, access: Access, name: str | None) -> grpc.Channel:
+    """A channel to a server, which may go by another name in its certificate."""
+    import grpc  # noqa: PLC0415
 
-    Args:
-        ca: certificates that the server's is checked against.
-        cert: the caller's own, where the server asks for one.
-        key: of `cert`.
-        name: the server's name in its certificate, if another one than it is called by.
-    """
+    from xec_client.settings import CHANNEL_OPTIONS  # noqa: PLC0415
 
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
-    name: str | None = None
-
-    def channel(self, server: str, options: tuple[tuple[str, Any], ...]) -> grpc.Channel:
-        """A channel to a server.
-
-        Raises:
-            UsageError: files that do nothing by themselves.
-            FileError: a file cannot be read.
-        """
-        import grpc  # noqa: PLC0415
-
-        if self.ca is None:
-            if self.cert or self.key or self.name:
-                raise UsageError("--tls-cert, --tls-key and --tls-name need --tls-ca.")
-            return grpc.insecure_channel(server, options)
-        if (self.cert is None) != (self.key is None):
-            raise UsageError("--tls-cert and --tls-key belong together: give both.")
-        own = (None, None) if self.cert is None else (_read(self.key), _read(self.cert))
-        credentials = grpc.ssl_channel_credentials(_read(self.ca), *own)
-        if self.name:
-            options = (*options, ("grpc.ssl_target_name_override", self.name))
-        return grpc.secure_channel(server, credentials, options)
-
-
-def _read(path: Path | None) -> bytes:
-    assert path is not None
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror}.") from error
+    credentials = access.credentials()
+    if credentials is None:
+        if name is not None:
+            raise UsageError("--server-name is that in a certificate: it needs --server-ca.")
+        return grpc.insecure_channel(server, CHANNEL_OPTIONS)
+    override = () if name is None else (("grpc.ssl_target_name_override", name),)
+    return grpc.secure_channel(server, credentials, (*CHANNEL_OPTIONS, *override))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +70,11 @@ def _reason(channel: grpc.Channel, question: Question) -> str:
 
 
 def await_serving(
-    server: str, question: Question, wait: float = 0.0, trust: Trust | None = None
+    server: str,
+    question: Question,
+    wait: float = 0.0,
+    access: Access | None = None,
+    name: str | None = None,
 ) -> None:
     """Return once a server says that it serves.
 
@@ -107,18 +82,21 @@ def await_serving(
         server: address, ``host:port``.
         question: asked until it is answered well.
         wait: seconds in which it is asked again.
-        trust: files for TLS.
+        access: files for TLS; no token is sent.
+        name: of the server in its certificate, if another one than it is called by.
 
     Raises:
         ServiceError: it does not serve, or does not answer.
-        UsageError: the address or the timeout make no sense.
+        UsageError: the address or the timeout make no sense, or there are several addresses.
         FileError: a file for TLS cannot be read.
     """
-    from xec_client.settings import CHANNEL_OPTIONS, Settings  # noqa: PLC0415
+    from xec_client.access import NO_ACCESS  # noqa: PLC0415
+    from xec_client.settings import Settings  # noqa: PLC0415
 
-    Settings(server, question.timeout)
+    if len(Settings(server, question.timeout).addresses) > 1:
+        raise UsageError(f"{server} are several servers: ask one at a time.")
     end = time.monotonic() + wait
-    with (trust or Trust()).channel(server, CHANNEL_OPTIONS) as channel:
+    with _channel(server, access or NO_ACCESS, name) as channel:
         while reason := _reason(channel, question):
             if time.monotonic() + _POLL_SECONDS > end:
                 raise ServiceError(
@@ -141,19 +119,19 @@ def health(
     alive: Annotated[
         bool, Option("--alive", help="An answer will do, also NOT_SERVING: for liveness probes.")
     ] = False,
-    tls_ca: Annotated[
+    server_ca: Annotated[
         Path | None,
-        Option(metavar="FILE", envvar="XEC_TLS_CA", help="Whom to trust (PEM): speak TLS."),
+        Option(metavar="PEM", envvar="XEC_SERVER_CA", help="Who signed its certificate: TLS."),
     ] = None,
-    tls_cert: Annotated[
-        Path | None, Option(metavar="FILE", envvar="XEC_TLS_CERT", help="Own certificate (PEM).")
+    client_cert: Annotated[
+        Path | None, Option(metavar="PEM", envvar="XEC_CLIENT_CERT", help="Our certificate.")
     ] = None,
-    tls_key: Annotated[
-        Path | None, Option(metavar="FILE", envvar="XEC_TLS_KEY", help="Its key (PEM).")
+    client_key: Annotated[
+        Path | None, Option(metavar="PEM", envvar="XEC_CLIENT_KEY", help="Its key.")
     ] = None,
-    tls_name: Annotated[
+    server_name: Annotated[
         str | None,
-        Option(envvar="XEC_TLS_NAME", help="The server's name in its certificate, if another."),
+        Option(envvar="XEC_SERVER_NAME", help="Its name in the certificate, if another one."),
     ] = None,
     quiet: Annotated[bool, Option("--quiet", help="Print nothing where it serves.")] = False,
 ) -> None:
@@ -163,8 +141,10 @@ def health(
     """
     # gRPC would print its own lines about a server that is away; ours is a sentence.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    trust = Trust(tls_ca, tls_cert, tls_key, tls_name)
-    await_serving(server, Question(service, timeout, alive), wait, trust)
+    from xec_client.access import Access  # noqa: PLC0415
+
+    access = Access(server_ca, client_cert, client_key)
+    await_serving(server, Question(service, timeout, alive), wait, access, server_name)
     if not quiet:
         typer.echo(f"xec health: {server} {'answers' if alive else 'serves'}")
 
