@@ -15,7 +15,7 @@ import support_sizes as sizes
 from support_daq import Folders, ended, events_of, midas_file, server_process, verdict_of, xec
 
 TESTS = Path(__file__).parent
-KILLS = sizes.of(60, 300)
+KILLS = sizes.of(30, 300)
 
 
 @pytest.mark.faults

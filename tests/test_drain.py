@@ -13,6 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+import support_sizes as sizes
 from conftest import random_events
 from support_drain import Pair, Process, pair
 from support_stream import until
@@ -155,7 +156,7 @@ async def test_a_stream_needs_another_server_to_go_on(repository: Path) -> None:
 @pytest.mark.faults
 async def test_processes_that_are_drained_again_and_again(repository: Path, tmp_path: Path) -> None:
     """`xec serve`, ended by SIGTERM, SIGINT and `Drain` in turns; also new models in between."""
-    restarts, ways = 12, (signal.SIGTERM, signal.SIGINT, None)
+    restarts, ways = sizes.of(6, 24), (signal.SIGTERM, signal.SIGINT, None)
     both = [Process(repository, tmp_path / str(number)) for number in range(2)]
     try:
         for one in both:

@@ -135,7 +135,7 @@ def test_a_fault_at_any_operation_of_either_kind_of_part(
     suffix: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    step = sizes.of(11, 1) if suffix == ".root" else 1  # 642 operations
+    step = sizes.of(22, 1) if suffix == ".root" else 1  # 642 operations
     walked, wrong = walk(job, tmp_path / "out", error, suffix, beside=beside, step=step)
     with capsys.disabled():
         how = "beside the next part" if beside else "in turn"
