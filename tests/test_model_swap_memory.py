@@ -54,7 +54,7 @@ async def growth(heavy: Path, events: Any, times: int) -> tuple[float, int, int]
 
 async def test_nothing_is_left_behind(heavy: Path, events: Any) -> None:
     memory, threads, files = await growth(heavy, events, 20)
-    assert memory < 1.5  # of 20
+    assert memory < 6  # of 20; what else is in this process comes and goes
     assert threads <= 1  # of asyncio, which makes them as it needs them
     assert files == 0
 

@@ -8,6 +8,7 @@ when it was checked, and whoever holds the link replaces it.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -16,6 +17,9 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from xec.errors import EngineAway
 
+_LAST_LOOK: Final = 0.3
+"""Seconds after which gRPC no longer looks at the state of a connection that nobody watches: every
+0.2 s it does, and a look at one that was closed just then raises in its thread (seen with 1.76)."""
 _OPTIONS: Final = (
     # Channels to one address would otherwise share a connection, and a new link a stalled one.
     ("grpc.use_local_subchannel_pool", 1),
@@ -48,6 +52,7 @@ class Link:
         self._lock = threading.Lock()
         self._calls: set[grpc.Future[service_pb2.ModelInferResponse]] = set()
         self._closed = False
+        self._watchers: list[Callable[[grpc.ChannelConnectivity], None]] = []
 
     def infer(
         self, request: service_pb2.ModelInferRequest, seconds: float
@@ -96,6 +101,7 @@ class Link:
             if state is not grpc.ChannelConnectivity.READY and not self._closed:
                 lost()
 
+        self._watchers.append(changed)
         self._channel.subscribe(changed)
 
     def give_up(self) -> None:
@@ -109,4 +115,8 @@ class Link:
     def close(self) -> None:
         """Give up all calls and disconnect; not from a callback of `on_lost`."""
         self.give_up()
+        for watcher in self._watchers:
+            self._channel.unsubscribe(watcher)
+        if self._watchers:
+            time.sleep(_LAST_LOOK)
         self._channel.close()
