@@ -38,9 +38,9 @@ IN_FLIGHT = 24
 KEEPS = """
 from xec_server.events.admission import Admission
 works, kept = Admission.works, []
-def keeping(self, messages, *rest):
+def keeping(self, served, messages, *rest):
     kept.extend(messages)
-    return works(self, messages, *rest)
+    return works(self, served, messages, *rest)
 Admission.works = keeping
 """
 

@@ -85,7 +85,8 @@ async def test_some_calls_of_each_kind(stub_repository: Path, tmp_path: Path) ->
 async def test_the_control_a_server_that_keeps_requests_is_caught(
     stub_repository: Path, tmp_path: Path
 ) -> None:
-    held, _ = await soaked(stub_repository, tmp_path, 500, 3200, KEEPS)
+    held, tally = await soaked(stub_repository, tmp_path, 500, 3200, KEEPS)
+    check_tally(tally, 3200)  # it keeps them, and answers as ever
     assert grown(held) > 0.2, held
 
 
