@@ -17,9 +17,11 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from xec.errors import EngineAway
 
+_FIRST_LOOK: Final = 10.0
+"""Seconds within which gRPC has looked at the state of a connection that is watched."""
 _LAST_LOOK: Final = 0.3
 """Seconds after which gRPC no longer looks at the state of a connection that nobody watches: every
-0.2 s it does, and a look at one that was closed just then raises in its thread (seen with 1.76)."""
+0.2 s it does. A look at one that was closed before raises in gRPC's own thread (seen with 1.76)."""
 _OPTIONS: Final = (
     # Channels to one address would otherwise share a connection, and a new link a stalled one.
     ("grpc.use_local_subchannel_pool", 1),
@@ -52,7 +54,8 @@ class Link:
         self._lock = threading.Lock()
         self._calls: set[grpc.Future[service_pb2.ModelInferResponse]] = set()
         self._closed = False
-        self._watchers: list[Callable[[grpc.ChannelConnectivity], None]] = []
+        self._looked = threading.Event()
+        self._watcher: Callable[[grpc.ChannelConnectivity], None] | None = None
 
     def infer(
         self, request: service_pb2.ModelInferRequest, seconds: float
@@ -95,14 +98,21 @@ class Link:
             return False
 
     def on_lost(self, lost: Callable[[], None]) -> None:
-        """Call `lost`, from another thread, once the connection is not up."""
+        """Call `lost`, from another thread, once the connection is not up.
+
+        Never for a link that is closed; only one function is told.
+        """
 
         def changed(state: grpc.ChannelConnectivity) -> None:
+            self._looked.set()
             if state is not grpc.ChannelConnectivity.READY and not self._closed:
                 lost()
 
-        self._watchers.append(changed)
-        self._channel.subscribe(changed)
+        with self._lock:
+            if self._closed:
+                return
+            self._watcher = changed
+            self._channel.subscribe(changed)
 
     def give_up(self) -> None:
         """Give up all calls under way; new ones are refused."""
@@ -115,8 +125,9 @@ class Link:
     def close(self) -> None:
         """Give up all calls and disconnect; not from a callback of `on_lost`."""
         self.give_up()
-        for watcher in self._watchers:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            self._looked.wait(_FIRST_LOOK)
             self._channel.unsubscribe(watcher)
-        if self._watchers:
             time.sleep(_LAST_LOOK)
         self._channel.close()
