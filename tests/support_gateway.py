@@ -201,7 +201,7 @@ class Gate:
             self.health.append(answer.status)
 
     async def until(self, ready: bool) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         serving = health_pb2.HealthCheckResponse.SERVING
         while time.monotonic() < end:
             request = health_pb2.HealthCheckRequest(service=SERVICE)
@@ -306,7 +306,7 @@ class Load:
     async def answered(self, count: int) -> None:
         """Wait for so many more right answers."""
         wanted = self.tally.right + count
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while self.tally.right < wanted:
             assert time.monotonic() < end, self.tally
             await asyncio.sleep(0.01)

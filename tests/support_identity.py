@@ -172,7 +172,7 @@ def outcome(channel: grpc.Channel, method: str, token: str | None = None) -> str
     On the wire a unary call is a stream of one message, so that all kinds are called alike.
     """
     metadata = None if token is None else (("authorization", f"Bearer {token}"),)
-    call = channel.stream_stream(method)(iter([b""]), timeout=10, metadata=metadata)
+    call = channel.stream_stream(method)(iter([b""]), timeout=30, metadata=metadata)
     try:
         next(iter(call), None)
     except grpc.RpcError as error:

@@ -56,7 +56,7 @@ class Page:
 
 
 def read(server: Server) -> Page:
-    with urllib.request.urlopen(f"http://{server.telemetry.address}/metrics", timeout=10) as page:
+    with urllib.request.urlopen(f"http://{server.telemetry.address}/metrics", timeout=30) as page:
         return Page(page.read().decode())
 
 
@@ -111,9 +111,9 @@ async def _call_late(service: Running, event: Event) -> None:
     """One event too late for its deadline after it was begun, one before, one taken back."""
     counts = service.server.batcher.counts
     service.engine.hold()
-    begun = [service.stub.Reconstruct(request(event), timeout=1) for _ in range(2)]
+    begun = [service.stub.Reconstruct(request(event), timeout=3) for _ in range(2)]
     await until(lambda: counts.accepted == 10)
-    waits = service.stub.Reconstruct(request(event), timeout=1)
+    waits = service.stub.Reconstruct(request(event), timeout=3)
     taken_back = asyncio.ensure_future(service.stub.Reconstruct(request(event)))
     await until(lambda: counts.accepted == 12)
     for call in (*begun, waits):

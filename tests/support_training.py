@@ -96,7 +96,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait for another thread."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)

@@ -103,7 +103,7 @@ def test_the_token_is_read_again_for_each_call(place: Place, tmp_path: Path) -> 
     house = House(tmp_path, place.house.authority)
     path = house.token_file("xec_old")
     access = Access(place.access.server_ca, token_file=path)
-    with access.client(place.address, timeout=10) as client:
+    with access.client(place.address, timeout=30) as client:
         with pytest.raises(AccessDenied):
             client.model()
         os.replace(house.token_file(place.token, "new"), path)  # noqa: PTH105
@@ -119,10 +119,10 @@ def test_the_variable_and_the_file(
     monkeypatch.delenv("XEC_TOKEN", raising=False)
     assert without.token() is None
     monkeypatch.setenv("XEC_TOKEN", place.token + "\n")
-    with without.client(place.address, timeout=10) as client:
+    with without.client(place.address, timeout=30) as client:
         client.model()
     monkeypatch.setenv("XEC_TOKEN", "xec_wrong")
-    with place.access.client(place.address, timeout=10) as client:
+    with place.access.client(place.address, timeout=30) as client:
         client.model()  # the file counts
     monkeypatch.setenv("XEC_TOKEN", "two words")
     with pytest.raises(UsageError, match="XEC_TOKEN holds no token"):

@@ -143,7 +143,7 @@ async def test_lists_are_as_fresh_as_ever_and_the_log_shows_the_jump(
     async with served(stub_repository, tmp_path, monkeypatch) as place:
 
         async def list_id() -> str:
-            answer = await place.stub.Reconstruct(request(event), timeout=10)
+            answer = await place.stub.Reconstruct(request(event), timeout=30)
             assert answer.provenance.dead_list_stale_since == ""
             return str(answer.provenance.dead_list_id)
 

@@ -69,7 +69,7 @@ def engine(triton: RealTriton, repository: Path) -> Iterator[TritonEngine]:
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, what
         time.sleep(0.01)

@@ -78,7 +78,7 @@ async def ask(address: str, method: str, *metadata: str, tls: Any = None) -> str
     async with channel:
         sent = tuple(("authorization", value) for value in metadata)
         try:
-            answer = await channel.unary_unary(method)(b"", metadata=sent, timeout=10)
+            answer = await channel.unary_unary(method)(b"", metadata=sent, timeout=30)
         except grpc.aio.AioRpcError as error:
             reason = details(error)["ErrorInfo"].reason
             return f"{error.code().name} {reason} {error.details()}"

@@ -95,14 +95,14 @@ def reflected(channel: grpc.Channel, token: str) -> str:
     asked = [request(list_services=""), request(file_containing_symbol=SERVICE)]
     stub = reflection_pb2_grpc.ServerReflectionStub(channel)
     metadata = (("authorization", f"Bearer {token}"),)
-    answers = stub.ServerReflectionInfo(iter(asked), metadata=metadata, timeout=10)
+    answers = stub.ServerReflectionInfo(iter(asked), metadata=metadata, timeout=30)
     return "".join(repr(answer.SerializeToString()) for answer in answers)
 
 
 def metrics_of(server: Watched) -> str:
     """The page for Prometheus, whose address is in the log."""
     (url,) = set(re.findall(r"metrics are at (http://127\.0\.0\.1:\d+/metrics)", server.told()))
-    with urlopen(url, timeout=10) as page:
+    with urlopen(url, timeout=30) as page:
         text: str = page.read().decode()
     assert 'client="daq"' in text
     return text

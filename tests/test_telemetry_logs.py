@@ -189,7 +189,7 @@ def serving(
 
             def page() -> Page:
                 url = f"http://127.0.0.1:{metrics}/metrics"
-                with urllib.request.urlopen(url, timeout=10) as answer:
+                with urllib.request.urlopen(url, timeout=30) as answer:
                     return Page(answer.read().decode())
 
             yield port_file.read_text().strip(), page
@@ -284,7 +284,7 @@ def fill(path: Path) -> None:
 
 def _lost(page: Callable[[], Page]) -> float:
     """Lines lost, once the thread that writes them has tried."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while (lost := page().sum("xec_log_lines_lost_total")) < 5 and time.monotonic() < end:
         time.sleep(0.05)
     return lost

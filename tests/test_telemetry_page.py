@@ -37,7 +37,7 @@ def page() -> Iterator[MetricsPage]:
 
 
 def ask(page: MetricsPage, method: str, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(page.address.host, page.address.port, timeout=10)
+    connection = http.client.HTTPConnection(page.address.host, page.address.port, timeout=30)
     connection.request(method, path)
     answer = connection.getresponse()
     content = answer.read().decode()
@@ -72,7 +72,7 @@ def test_whoever_holds_all_connections_is_cut_off(
 ) -> None:
     monkeypatch.setattr(page_module, "LONGEST_SECONDS", 1.5)
     where = (page.address.host, page.address.port)
-    held = [socket.create_connection(where, timeout=10) for _ in range(MOST_CONNECTIONS)]
+    held = [socket.create_connection(where, timeout=30) for _ in range(MOST_CONNECTIONS)]
     for connection in held:
         connection.sendall(b"GET /metrics HTTP/1.0\r\nX-Slow: ")
     with pytest.raises((http.client.HTTPException, OSError)):
