@@ -62,7 +62,7 @@ class Client:
             UsageError: the address is empty, the timeout is not positive, or the token would be
                 sent in clear to another machine.
         """
-        self._exchange = Exchange(Settings(server, timeout, retry))
+        self._exchange = Exchange(Settings(server, timeout, retry, tls is not None))
         self._connections = Connections(self._exchange.settings, tls, token, grpc)
 
     def __enter__(self) -> Self:

@@ -181,7 +181,7 @@ class Conversation:
         Args:
             error: with which the call ended.
         """
-        failure, calls = failure_of(error), self._calls_in_vain
+        failure, calls = self._failure_of(error), self._calls_in_vain
         if failure.reason in _OPEN_ANOTHER:
             self.begin_anew()
             return 0.0
@@ -251,6 +251,9 @@ class Conversation:
         )
         return error_of(failure, self._attempted)
 
+    def _failure_of(self, error: Any) -> Failure:
+        return failure_of(error, self._settings.encrypted)
+
     @property
     def _attempted(self) -> Attempted:
         return Attempted(self._server, 1, self._options.timeout or 0.0)
@@ -261,7 +264,7 @@ class Conversation:
 
     def broken(self, error: Any) -> ClientError:
         """The error of a call that ended early, with what it left unanswered."""
-        return self._naming(error_of(failure_of(error), self._attempted))
+        return self._naming(error_of(self._failure_of(error), self._attempted))
 
     def check_complete(self) -> None:
         """After a call that ended well.

@@ -51,6 +51,7 @@ class Settings:
         server: address, ``host:port``, or several separated by commas.
         timeout: seconds for one request, its retries included.
         retry: when a failed call is tried again.
+        encrypted: whether connections speak TLS.
         max_request_bytes: what the server receives at most.
         max_events: events that the server takes at most in one request.
 
@@ -61,6 +62,7 @@ class Settings:
     server: str
     timeout: float = DEFAULT_TIMEOUT
     retry: RetryPolicy = DEFAULT_RETRY
+    encrypted: bool = False
     max_request_bytes: int = MAX_REQUEST_BYTES
     max_events: int = MAX_EVENTS_PER_BATCH
 
