@@ -29,6 +29,7 @@ JUMPS = (HOUR, -HOUR, 400 * DAYS, -400 * DAYS, 0)
 SHORT = {
     "grpc.keepalive_time_ms": int(1000 * PING),
     "grpc.keepalive_timeout_ms": int(1000 * PATIENCE),
+    "grpc.http2.ping_timeout_ms": int(1000 * PATIENCE),
 }
 PINGING = f"""
 from xec_server import app

@@ -101,14 +101,18 @@ def await_serving(
     end = time.monotonic() + wait
     access = access or NO_ACCESS
     encrypted = access.server_ca is not None
-    with _channel(server, access, name) as channel:
-        while reason := _reason(channel, question, encrypted):
-            if time.monotonic() + _POLL_SECONDS > end:
-                raise ServiceError(
-                    f"The server at {server} does not serve: {reason}; see its log, or give it "
-                    "time with --wait."
-                )
-            time.sleep(_POLL_SECONDS)
+    while True:
+        # A new one each time: see `xec_client.connections.BlockingConnections`.
+        with _channel(server, access, name) as channel:
+            reason = _reason(channel, question, encrypted)
+        if not reason:
+            return
+        if time.monotonic() + _POLL_SECONDS > end:
+            raise ServiceError(
+                f"The server at {server} does not serve: {reason}; see its log, or give it "
+                "time with --wait."
+            )
+        time.sleep(_POLL_SECONDS)
 
 
 def health(

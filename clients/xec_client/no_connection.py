@@ -45,6 +45,11 @@ class NoConnection:
 RUNS: Final = "check that it runs and the address"
 
 
+def is_no_connection(text: str) -> bool:
+    """Whether gRPC says that a connection did not come about."""
+    return text.startswith((_NO_CONNECTION, _NO_HOST))
+
+
 def no_connection(text: str, encrypted: bool) -> NoConnection | None:
     """What gRPC's words for a connection that did not come about mean; None: they are others.
 
