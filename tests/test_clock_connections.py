@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -69,14 +68,11 @@ with grpc.insecure_channel(address, options) as channel:
 class Place:
     address: str
     process: subprocess.Popen[str]
-    wall: Wall
 
 
 @asynccontextmanager
-async def served(
-    repository: Path, folder: Path, wall: Wall, *options: object, first: str = ""
-) -> AsyncIterator[Place]:
-    """A server under a clock that a test moves."""
+async def served(repository: Path, *options: object, first: str = "") -> AsyncIterator[Place]:
+    """A server, under the clock of the environment."""
     address = f"127.0.0.1:{free_port()}"
     command = ("serve", "--model", repository, "--no-dead-list", "--listen", address)
     process = xec(*command, "--sessions", 1, *options, first=first)
@@ -84,7 +80,7 @@ async def served(
         assert process.stdout is not None
         line = await asyncio.to_thread(process.stdout.readline)
         assert address in line, line or process.communicate()[1]
-        yield Place(address, process, wall)
+        yield Place(address, process)
     finally:
         process.send_signal(signal.SIGCONT)
         process.kill()
@@ -126,12 +122,12 @@ async def test_pings_do_not_cut_what_lives(
 ) -> None:
     """One stream outlasts jumps of both clocks, with pings of both sides before and after each."""
     wall = Wall(tmp_path, monkeypatch)
-    async with served(stub_repository, tmp_path, wall, first=PINGING) as place:
+    async with served(stub_repository, first=PINGING) as place:
         with streaming(place.address) as client:
             assert await heard(client) == "opened"
             for jump in JUMPS:
                 await asyncio.sleep(2 * PING)
-                place.wall.move(jump)
+                wall.move(jump)
                 await asyncio.sleep(4 * PING)
                 assert await answered(client) == "answer", jump
             # The control: these pings do cut a connection whose other end is silent.
@@ -144,14 +140,14 @@ async def test_the_control_the_server_pings_too(
     stub_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It closes a connection that says nothing."""
-    wall = Wall(tmp_path, monkeypatch)
+    Wall(tmp_path, monkeypatch)
     async with (
-        served(stub_repository, tmp_path, wall, first=PINGING) as place,
+        served(stub_repository, first=PINGING) as place,
         connected(place.address, begin=False) as silent,
     ):
         await silent.raw(PREFACE + frame(4, 0, 0))
         async with asyncio.timeout(10 * PATIENCE):
-            assert await silent.reader.read() is not None
+            await silent.reader.read()  # to its end
 
 
 @dataclass(frozen=True)
@@ -188,18 +184,17 @@ async def test_the_servers_clock_passes_the_end_of_a_clients_certificate(
     certified = certificates(tmp_path, "client")
     with monkeypatch.context() as environment:
         wall = Wall(tmp_path, environment)
-        serving = served(stub_repository, tmp_path, wall, *certified.options())
-        async with serving as place:
+        async with served(stub_repository, *certified.options()) as place:
             access = certified.access()
             with access.client(place.address, timeout=20) as old:
                 assert model_of(old)
                 for jump in (3 * DAYS, -10 * DAYS):  # after its end, and before its beginning
-                    place.wall.move(jump)
+                    wall.move(jump)
                     assert model_of(old)
                     with access.client(place.address, timeout=20) as new:
                         with pytest.raises(errors.Unavailable, match="certificate"):
                             model_of(new)
-                        place.wall.move(0)
+                        wall.move(0)
                         assert model_of(new)
 
 
@@ -207,22 +202,13 @@ async def test_a_clients_clock_passes_the_end_of_the_servers_certificate(
     stub_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certified = certificates(tmp_path, "server")
-    async with plain_served(stub_repository, certified) as address:
+    async with served(stub_repository, *certified.options()) as place:  # whose clock is right
         with monkeypatch.context() as environment:
             wall = Wall(tmp_path, environment)
             for jump, status in ((0, 0), (3 * DAYS, 7), (-10 * DAYS, 7), (HOUR, 0)):
                 wall.move(jump)
-                found, _, said = await asyncio.to_thread(health, address, certified.access())
+                found, _, said = await asyncio.to_thread(health, place.address, certified.access())
                 assert (found, "certificate" in said) == (status, status != 0), (jump, said)
-
-
-@asynccontextmanager
-async def plain_served(repository: Path, certified: Certificates) -> AsyncIterator[str]:
-    """A server whose clock is right."""
-    wall: Any = None
-    options = certified.options()
-    async with served(repository, certified.house.folder, wall, *options) as place:
-        yield place.address
 
 
 def health(address: str, access: Access) -> tuple[int, str, str]:
