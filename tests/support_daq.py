@@ -41,6 +41,7 @@ from importlib.metadata import EntryPoint
 from xec import cli
 PLACES = {
     "daq": "xec_client.daq.command:COMMAND",
+    "health": "xec_client.health:COMMAND",
     "reconstruct": "xec_client.command:COMMAND",
     "serve": "xec_server.command:COMMAND",
 }

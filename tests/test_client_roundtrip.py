@@ -291,6 +291,7 @@ def test_the_channel_is_set_up_as_promised() -> None:
     assert options["grpc.enable_retries"] == 0
     assert options["grpc.keepalive_time_ms"] == 30_000
     assert options["grpc.keepalive_timeout_ms"] == 10_000
+    assert options["grpc.http2.ping_timeout_ms"] == 10_000
     assert options["grpc.max_reconnect_backoff_ms"] <= 5_000
     # Were it longer than the pauses of the retries, these would find the same broken connection.
     assert options["grpc.initial_reconnect_backoff_ms"] <= 1000 * DEFAULT_RETRY.first_wait

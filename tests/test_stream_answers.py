@@ -97,7 +97,7 @@ async def shuffled(order: list[int], swapped: bool) -> list[pb.StreamAnswer]:
         ShuffledQueue(order, swapped),  # type: ignore[arg-type]
         StreamCounts(),
     )
-    await stream.run(requests(), send, asyncio.Event())
+    await stream.run(requests(), send, asyncio.Event(), 600)
     return sent
 
 

@@ -46,7 +46,7 @@ class AsyncClient:
         token: Token | None = None,
     ) -> None:
         """Prepare the connections; see `xec_client.Client`."""
-        self._exchange = Exchange(Settings(server, timeout, retry))
+        self._exchange = Exchange(Settings(server, timeout, retry, tls is not None))
         self._connections = Connections(self._exchange.settings, tls, token, grpc.aio)
 
     async def __aenter__(self) -> Self:

@@ -12,7 +12,7 @@ import grpc
 from xec.engines.priority import Priority
 from xec.event import Event, EventBatch, Reconstruction
 from xec_client.bearer import Token
-from xec_client.connections import Connections
+from xec_client.connections import BlockingConnections
 from xec_client.conversation import (
     DEFAULT_WINDOW,
     Conversation,
@@ -62,8 +62,8 @@ class Client:
             UsageError: the address is empty, the timeout is not positive, or the token would be
                 sent in clear to another machine.
         """
-        self._exchange = Exchange(Settings(server, timeout, retry))
-        self._connections = Connections(self._exchange.settings, tls, token, grpc)
+        self._exchange = Exchange(Settings(server, timeout, retry, tls is not None))
+        self._connections = BlockingConnections(self._exchange.settings, tls, token)
 
     def __enter__(self) -> Self:
         return self
@@ -78,8 +78,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections; calls that still run are cancelled."""
-        for channel in self._connections.channels:
-            channel.close()
+        self._connections.close()
 
     def reconstruct(
         self, event: Event, dead: Dead = None, *, timeout: float | None = None

@@ -1,8 +1,9 @@
 """A stream of events as the client sees it, without the waiting.
 
 `Client.stream` and `AsyncClient.stream` do the waiting, one by blocking and one by awaiting. With
-one server a stream is one `ReconstructStream` call. With several it goes on in another call where
-one breaks, and what was not answered is sent again: each event is answered once all the same.
+one server a stream is one `ReconstructStream` call, and the next one where the server ends it for
+its age or because nothing happens in it. With several it also goes on in another call where one
+breaks. What was not answered is sent again: each event is answered once all the same.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ DEFAULT_WINDOW: Final = 64
 _LANES: Final = {Priority.ONLINE: pb.LANE_ONLINE, Priority.OFFLINE: pb.LANE_OFFLINE}
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 _DRAINING: Final = "DRAINING"
+_OPEN_ANOTHER: Final = frozenset({"STREAM_IDLE", "STREAM_TOO_OLD"})
+"""Reasons for which a server in good health ends a stream."""
 _ACKNOWLEDGED_AT_ONCE: Final = 4  # messages of acknowledgements in the time of one window
 
 
@@ -118,11 +121,6 @@ class Conversation:
         self._calls_in_vain = 1
 
     @property
-    def is_open(self) -> bool:
-        """Whether the server has said how much may be sent."""
-        return self._window > 0
-
-    @property
     def has_room(self) -> bool:
         """Whether one more event may be sent."""
         return self._held < self._window
@@ -170,8 +168,7 @@ class Conversation:
             return None
         place = self._unsent.popleft()
         self._held += 1
-        # To another server it may have to be sent once more.
-        return self._messages[place] if self._has_others else self._messages.pop(place)
+        return self._messages[place]  # it may have to be sent once more
 
     def next_server(self) -> int:
         """The number of the server that gets the next call."""
@@ -184,17 +181,24 @@ class Conversation:
         Args:
             error: with which the call ended.
         """
+        failure, calls = self._failure_of(error), self._calls_in_vain
+        if failure.reason in _OPEN_ANOTHER:
+            self.begin_anew()
+            return 0.0
         if not self._has_others:
             return None
-        failure, calls = failure_of(error), self._calls_in_vain
         at_once = self._choice.failed(self._asked, failure)
         wait = self._settings.retry.wait_before_next(failure, calls, math.inf, random.random)
         if wait is None:
             return None
         self._calls_in_vain += 1
+        self.begin_anew()
+        return 0.0 if at_once else wait
+
+    def begin_anew(self) -> None:
+        """Send in another call what is not answered."""
         self._unsent = deque(self._waiting)
         self._taken, self._held, self._window = [], 0, 0
-        return 0.0 if at_once else wait
 
     def acknowledgement(self) -> bytes:
         """The message that acknowledges all that was taken, which makes room."""
@@ -247,6 +251,9 @@ class Conversation:
         )
         return error_of(failure, self._attempted)
 
+    def _failure_of(self, error: Any) -> Failure:
+        return failure_of(error, self._settings.encrypted)
+
     @property
     def _attempted(self) -> Attempted:
         return Attempted(self._server, 1, self._options.timeout or 0.0)
@@ -257,7 +264,7 @@ class Conversation:
 
     def broken(self, error: Any) -> ClientError:
         """The error of a call that ended early, with what it left unanswered."""
-        return self._naming(error_of(failure_of(error), self._attempted))
+        return self._naming(error_of(self._failure_of(error), self._attempted))
 
     def check_complete(self) -> None:
         """After a call that ended well.

@@ -22,6 +22,7 @@ from xec.wire.v1 import reconstruction_pb2 as pb
 from xec_client.choice import Choice
 from xec_client.description import ModelDescription, description_from_proto
 from xec_client.errors import ProtocolDefect, Unavailable
+from xec_client.no_connection import RUNS
 from xec_client.requests import Dead, batch_requests, event_request
 from xec_client.settings import SERVICE, Settings, require_timeout
 from xec_client.status import Attempted, error_of, failure_of
@@ -116,33 +117,40 @@ class Exchange:
     def wait_ready(self, timeout: float) -> Steps[None]:
         """Ask for the server's health until it serves, or time is up."""
         deadline = self.now() + require_timeout(timeout)
-        state = ""
+        state = RUNS
         while (remaining := deadline - self.now()) > 0:
-            state = yield from self._what_is_missing(min(remaining, READY_CHECK_SECONDS))
+            allowed = min(remaining, READY_CHECK_SECONDS)
+            state = yield from self._what_is_missing(allowed, state)
             if not state:
                 return
             yield Pause(min(READY_PAUSE_SECONDS, max(deadline - self.now(), 0.0)))
         raise Unavailable(
-            f"The server at {self.settings.server} was not ready within {timeout:g} s, check that "
-            f"it runs and the address: {state}.",
+            f"The server at {self.settings.server} was not ready within {timeout:g} s, {state}.",
             server=self.settings.server,
             code=grpc.StatusCode.UNAVAILABLE.name,
         )
 
-    def _what_is_missing(self, timeout: float) -> Steps[str]:
-        """Why the server cannot be asked yet; empty when it can."""
+    def _what_is_missing(self, timeout: float, known: str) -> Steps[str]:
+        """Why the server cannot be asked yet; empty when it can.
+
+        Args:
+            timeout: seconds for an answer.
+            known: what the last try said, which says more than that time is up.
+        """
         request: bytes = health_pb2.HealthCheckRequest(service=SERVICE).SerializeToString()
         server = self.choice.next()
         try:
             answer = yield Send(HEALTH_CHECK, request, timeout, server)
         except grpc.RpcError as error:
-            failure = failure_of(error)
+            failure = failure_of(error, self.settings.encrypted)
             self.choice.failed(server, failure)
             if failure.code not in _NOT_YET:
                 raise error_of(failure, Attempted(self.settings.server, 1, timeout)) from error
-            return failure.details
+            if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED and known != RUNS:
+                return known
+            return f"{failure.advice}: {failure.details}"
         serving = answer.status == health_pb2.HealthCheckResponse.SERVING
-        return "" if serving else "it answers that it is not serving"
+        return "" if serving else f"{RUNS}: it answers that it is not serving"
 
     def _call(self, method: Method, request: bytes, timeout: float | None) -> Steps[Any]:
         """One request with its retries, all within one deadline."""
@@ -154,7 +162,7 @@ class Exchange:
             try:
                 answer = yield Send(method, request, remaining, server)
             except grpc.RpcError as error:
-                failure = failure_of(error)
+                failure = failure_of(error, self.settings.encrypted)
                 at_once = self.choice.failed(server, failure)
                 left = deadline - self.now()
                 wait = self.settings.retry.wait_before_next(failure, attempt, left, self.random)

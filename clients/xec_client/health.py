@@ -52,10 +52,12 @@ class Question:
     alive: bool = False
 
 
-def _reason(channel: grpc.Channel, question: Question) -> str:
+def _reason(channel: grpc.Channel, question: Question, encrypted: bool) -> str:
     """Why the server does not serve; empty where it does."""
     import grpc  # noqa: PLC0415
     from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415
+
+    from xec_client.status import failure_of  # noqa: PLC0415
 
     request = health_pb2.HealthCheckRequest(service=question.service)
     try:
@@ -63,7 +65,8 @@ def _reason(channel: grpc.Channel, question: Question) -> str:
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.NOT_FOUND:
             return f"it has no service {question.service!r}"
-        return f"{error.code().name} ({' '.join(str(error.details()).split())})"
+        failure = failure_of(error, encrypted)
+        return f"{failure.code.name}, {failure.advice} ({failure.details})"
     if question.alive or answer.status == health_pb2.HealthCheckResponse.SERVING:
         return ""
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
@@ -96,14 +99,20 @@ def await_serving(
     if len(Settings(server, question.timeout).addresses) > 1:
         raise UsageError(f"{server} are several servers: ask one at a time.")
     end = time.monotonic() + wait
-    with _channel(server, access or NO_ACCESS, name) as channel:
-        while reason := _reason(channel, question):
-            if time.monotonic() + _POLL_SECONDS > end:
-                raise ServiceError(
-                    f"The server at {server} does not serve: {reason}; see its log, or give it "
-                    "time with --wait."
-                )
-            time.sleep(_POLL_SECONDS)
+    access = access or NO_ACCESS
+    encrypted = access.server_ca is not None
+    while True:
+        # A new one each time: see `xec_client.connections.BlockingConnections`.
+        with _channel(server, access, name) as channel:
+            reason = _reason(channel, question, encrypted)
+        if not reason:
+            return
+        if time.monotonic() + _POLL_SECONDS > end:
+            raise ServiceError(
+                f"The server at {server} does not serve: {reason}; see its log, or give it "
+                "time with --wait."
+            )
+        time.sleep(_POLL_SECONDS)
 
 
 def health(

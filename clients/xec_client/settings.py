@@ -23,6 +23,7 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     # A dead peer or a half-open connection is noticed within 40 s, not after hours.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # or else 60 s, whatever the line before says
     # Clients of one process would share a connection, and with it its turns and limits.
     ("grpc.use_local_subchannel_pool", 1),
     # Retries connect anew, and a server that was long away is found within 5 s, not 120 s.
@@ -51,6 +52,7 @@ class Settings:
         server: address, ``host:port``, or several separated by commas.
         timeout: seconds for one request, its retries included.
         retry: when a failed call is tried again.
+        encrypted: whether connections speak TLS.
         max_request_bytes: what the server receives at most.
         max_events: events that the server takes at most in one request.
 
@@ -61,6 +63,7 @@ class Settings:
     server: str
     timeout: float = DEFAULT_TIMEOUT
     retry: RetryPolicy = DEFAULT_RETRY
+    encrypted: bool = False
     max_request_bytes: int = MAX_REQUEST_BYTES
     max_events: int = MAX_EVENTS_PER_BATCH
 

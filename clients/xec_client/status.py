@@ -27,6 +27,7 @@ from xec_client.errors import (
     RequestRefused,
     Unavailable,
 )
+from xec_client.no_connection import RUNS, no_connection
 
 Code = grpc.StatusCode
 
@@ -44,6 +45,7 @@ class Failure:
         reason: of `ErrorInfo`, or empty.
         retry_after: seconds of `RetryInfo`, or None.
         violations: of `BadRequest`.
+        advice: what to check where the server is not available.
     """
 
     code: grpc.StatusCode
@@ -51,6 +53,7 @@ class Failure:
     reason: str = ""
     retry_after: float | None = None
     violations: tuple[Violation, ...] = ()
+    advice: str = RUNS
 
 
 def _unpacked(details: Any, kind: Any) -> Any | None:
@@ -72,8 +75,13 @@ def _rich_details(error: Any) -> Any:
     return () if status is None else status.details
 
 
-def failure_of(error: Any) -> Failure:
-    """Decode the error of a call of `grpc` or `grpc.aio`."""
+def failure_of(error: Any, encrypted: bool = False) -> Failure:
+    """Decode the error of a call of `grpc` or `grpc.aio`.
+
+    Args:
+        error: of the call.
+        encrypted: whether it was made through TLS.
+    """
     details = _rich_details(error)
     try:
         info = _unpacked(details, error_details_pb2.ErrorInfo)
@@ -82,27 +90,20 @@ def failure_of(error: Any) -> Failure:
     except DecodeError:
         info = retry = bad = None
     fields = () if bad is None else bad.field_violations
+    details = _one_line(error.details() or "")
+    unconnected = no_connection(details, encrypted)
     return Failure(
         code=error.code(),
-        details=_sentence_of(error.details() or ""),
+        details=details if unconnected is None else unconnected.cause,
         reason="" if info is None else info.reason,
         retry_after=None if retry is None else retry.retry_delay.ToTimedelta().total_seconds(),
         violations=tuple(Violation(field.field, field.description) for field in fields),
+        advice=RUNS if unconnected is None else unconnected.advice,
     )
 
 
 def _one_line(text: str) -> str:
     return " ".join(text.split()).removesuffix(".")
-
-
-def _sentence_of(details: str) -> str:
-    """The server's sentence, or the last cause of gRPC's own chain of them."""
-    text = _one_line(details)
-    if text.startswith("failed to connect to all addresses"):
-        return "it cannot be connected to, " + text.rpartition(": ")[2]
-    if text.startswith("DNS resolution failed"):
-        return "its host is not known, " + text.rpartition(": ")[2]
-    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +123,7 @@ class Attempted:
 _SENTENCES: Final[dict[grpc.StatusCode, tuple[type[ClientError], str]]] = {
     Code.UNAVAILABLE: (
         Unavailable,
-        (
-            "The server at {server} is not available after {count}, check that it runs and the "
-            "address: {details}."
-        ),
+        "The server at {server} is not available after {count}, {advice}: {details}.",
     ),
     Code.CANCELLED: (
         Unavailable,
@@ -201,6 +199,7 @@ def error_of(failure: Failure, tried: Attempted) -> ClientError:
         count=tried.count,
         timeout=tried.timeout,
         code=failure.code.name,
+        advice=failure.advice,
         details=failure.details or "no reason given",
     )
     return kind(text, server=tried.server, code=failure.code.name, reason=failure.reason)

@@ -16,7 +16,7 @@ from xec_client.conversation import Conversation, Streamed
 class _Sender:
     """The requests of each call, which gRPC takes in a thread of its own.
 
-    The thread of a call that broke may still wait for the source of events; what it gets then
+    The thread of a call that ended may still wait for the source of events; what it gets then
     goes into the next call.
     """
 
@@ -24,8 +24,8 @@ class _Sender:
         self._conversation = conversation
         self._events = events
         self._source: Iterator[Event] | None = None
-        self._taking = threading.Lock()
         self._changed = threading.Condition()
+        self._is_taking = False
         self._is_empty = False
         self._call = 0
         self.trouble: BaseException | None = None
@@ -71,33 +71,35 @@ class _Sender:
         """The message of the next event; None where there is none, or the call is over."""
         while True:
             with self._changed:
+                # Another thread, of a call that ended, may be at the source still.
+                self._changed.wait_for(
+                    lambda: self._call != call or not self._is_taking or self._knows_next()
+                )
                 if self._call != call:
                     return None
-                message = self._conversation.next_message()
-                if message is not None or self._is_empty:
-                    return message
-            with self._taking:
-                if self._wants_event(call):
-                    self._take()
+                if self._knows_next():
+                    return self._conversation.next_message()
+                self._is_taking = True
+            self._take()
 
-    def _wants_event(self, call: int) -> bool:
-        with self._changed:
-            return self._call == call and not (self._conversation.has_unsent or self._is_empty)
+    def _knows_next(self) -> bool:
+        return self._conversation.has_unsent or self._is_empty
 
     def _take(self) -> None:
         """One event from the source, which may let us wait."""
+        event: Event | None = None
         try:
             if self._source is None:
                 self._source = iter(self._events)
             event = next(self._source, None)
-            with self._changed:
-                if event is None:
-                    self._is_empty = True
-                else:
+            if event is not None:
+                with self._changed:
                     self._conversation.add(event)
         except Exception as error:  # of the source; the caller gets it after the answers
-            self.trouble = error
-            self._is_empty = True
+            event, self.trouble = None, error
+        with self._changed:
+            self._is_taking, self._is_empty = False, event is None
+            self._changed.notify_all()
 
     def _until(self, call: int, condition: Callable[[], bool]) -> Iterator[bytes]:
         """Wait, and send the acknowledgements that are due meanwhile."""

@@ -16,7 +16,7 @@ _HIDDEN: Final = "Internal error from Core"
 _LOOKS: Final = 20
 _BETWEEN_LOOKS: Final = 0.01  # seconds
 _UNKNOWN: Final = "the connection broke"
-_OPENINGS: Final = 4
+_UNHEARD: Final = 4  # calls without an answer
 
 
 class _Sender:
@@ -145,12 +145,6 @@ class _Ending:
         return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, _UNKNOWN, "")
 
 
-def _may_ask_again(broken: grpc.aio.AioRpcError, conversation: Conversation, openings: int) -> bool:
-    """Whether to hear once more why the server does not open a stream: nothing was sent yet."""
-    unheard = broken.details() == _UNKNOWN and not conversation.is_open
-    return unheard and openings < _OPENINGS
-
-
 async def stream(
     call_methods: Sequence[Callable[..., Any]],
     conversation: Conversation,
@@ -165,11 +159,10 @@ async def stream(
     """
     sender = _Sender(conversation, events)
     wait: float | None = 0.0
-    openings = 0
+    unheard = 0
     try:
         while wait is not None:
             await asyncio.sleep(wait)
-            openings += 1
             call = call_methods[conversation.next_server()]()
             ending = _Ending(call)
             sending = asyncio.create_task(sender.send(call))
@@ -178,6 +171,7 @@ async def stream(
                 async for message in call:
                     streamed = await sender.receive(message)
                     if streamed is not None:
+                        unheard = 0
                         yield streamed
                         await sender.take(streamed)
             except grpc.aio.AioRpcError as error:
@@ -188,9 +182,12 @@ async def stream(
                 await asyncio.wait([sending])
             if broken is None:
                 continue
-            if _may_ask_again(broken, conversation, openings):
-                wait = 0.0
-            elif (wait := conversation.goes_on(broken)) is None:
+            wait = conversation.goes_on(broken)
+            if wait is None and broken.details() == _UNKNOWN and unheard < _UNHEARD:
+                # Another call goes on, or hears why not.
+                unheard, wait = unheard + 1, 0.0
+                conversation.begin_anew()
+            if wait is None:
                 raise conversation.broken(broken) from broken
     finally:
         await sender.close()

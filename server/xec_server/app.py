@@ -75,6 +75,7 @@ GRPC_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # or else 60 s, whatever the line before says
     ("grpc.keepalive_permit_without_calls", 1),
     # Pings are never too many: to close a connection for them, gRPC 1.76 keeps 2.4 kB of errors for
     # each that still comes, gigabytes in seconds; without it, answers to pings are bounded.

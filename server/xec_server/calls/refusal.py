@@ -47,6 +47,7 @@ class Reason(StrEnum):
     REQUEST_INCOMPLETE = auto()
     TOO_MANY_CALLS = auto()
     STREAM_NOT_OPENED = auto()
+    STREAM_IDLE = auto()
     STREAM_TOO_OLD = auto()
     UNKNOWN_ACKNOWLEDGEMENT = auto()
     EVENT_ID_IN_USE = auto()
@@ -86,6 +87,7 @@ CODES: Final = {
     Reason.REQUEST_INCOMPLETE: StatusCode.DEADLINE_EXCEEDED,
     Reason.TOO_MANY_CALLS: StatusCode.RESOURCE_EXHAUSTED,
     Reason.STREAM_NOT_OPENED: StatusCode.INVALID_ARGUMENT,
+    Reason.STREAM_IDLE: StatusCode.UNAVAILABLE,
     Reason.STREAM_TOO_OLD: StatusCode.UNAVAILABLE,
     Reason.UNKNOWN_ACKNOWLEDGEMENT: StatusCode.INVALID_ARGUMENT,
     Reason.EVENT_ID_IN_USE: StatusCode.INVALID_ARGUMENT,

@@ -83,6 +83,8 @@ class EventStream:
         self._ready: asyncio.Queue[pb.StreamAnswer | None] = asyncio.Queue()
         self._room = asyncio.Event()
         self._room.set()
+        self._is_sending = False
+        self._progress = 0.0  # by the clock of the event loop
 
     @property
     def held(self) -> int:
@@ -94,26 +96,32 @@ class EventStream:
         requests: AsyncIterator[pb.StreamRequest],
         send: Callable[[pb.StreamResponse], Awaitable[None]],
         draining: asyncio.Event,
+        idle: float,
     ) -> None:
-        """Answer until the client has closed its side, or the server drains.
+        """Answer until the client has closed its side or lets wait, or the server drains.
 
         Args:
             requests: after the first.
             send: waits while the connection takes no more.
             draining: set when no more events are to be accepted.
+            idle: seconds after which a whole message comes, where all is answered.
 
         Raises:
-            Refusal: the client breaks the rules of the call.
+            Refusal: the client breaks the rules of the call, or brings nothing.
             DrainingError: the server drains; all that was accepted is answered.
         """
+        self._note_progress()
         reading = asyncio.create_task(self._read(requests))
         writing = asyncio.create_task(self._write(send))
         end = asyncio.create_task(draining.wait())
+        left = asyncio.create_task(self._left_alone(idle))
         try:
-            await asyncio.wait({reading, writing, end}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reading, writing, end, left}, return_when=asyncio.FIRST_COMPLETED)
             if writing.done():
                 writing.result()
             closed = reading.done()
+            if left.done() and not closed:
+                raise _idle(idle)
             if closed:
                 reading.result()
             else:
@@ -122,8 +130,26 @@ class EventStream:
             if not closed:
                 raise DrainingError
         finally:
-            await _cancelled(reading, writing, end, *self._tasks)
+            await _cancelled(reading, writing, end, left, *self._tasks)
             self._count_lost()
+
+    async def _left_alone(self, seconds: float) -> None:
+        """Returns once there has been nothing to compute or to send, and nothing came, for so long.
+
+        While an answer cannot be sent the call cannot be ended either: its status would wait
+        behind the answer, and what the connection holds of it with them, but nobody would count it.
+        """
+        clock = asyncio.get_running_loop()
+        while True:
+            is_busy = self._tasks or self._is_sending
+            since = clock.time() if is_busy else self._progress
+            left = since + seconds - clock.time()
+            if left <= 0:
+                return
+            await asyncio.sleep(left)
+
+    def _note_progress(self) -> None:
+        self._progress = asyncio.get_running_loop().time()
 
     async def _finish(self, writing: asyncio.Task[None]) -> None:
         """Answer all that was accepted, unless the connection breaks."""
@@ -141,6 +167,7 @@ class EventStream:
         if not self._opening.acknowledges:
             await self._room.wait()
         async for request in requests:
+            self._note_progress()
             match request.WhichOneof("content"):
                 case "event":
                     self._accept(request.event)
@@ -192,6 +219,7 @@ class EventStream:
             answer.error.CopyFrom(refusal.event_error())
             if (call := current_call()) is not None:
                 call.refuse_event(refusal, event.run, event.event)
+        self._note_progress()
         self._held[message.id] = _State.READY
         self._ready.put_nowait(answer)
 
@@ -211,7 +239,10 @@ class EventStream:
             if self._opening.acknowledges:
                 # Before it is sent: the acknowledgement may be here before `send` returns.
                 self._held[answer.id] = _State.SENT
+            self._is_sending = True
             await send(pb.StreamResponse(answer=answer))
+            self._is_sending = False
+            self._note_progress()
             self._counts.answered += 1
             if not self._opening.acknowledges:
                 self._let_go(answer.id)
@@ -229,6 +260,14 @@ class EventStream:
                     "once, in a stream that was opened with `acknowledges`.",
                 )
             self._let_go(number)
+
+
+def _idle(seconds: float) -> Refusal:
+    return Refusal(
+        Reason.STREAM_IDLE,
+        f"A stream that brings no whole message for {seconds:g} s, with all its events answered, "
+        "is ended: open another one.",
+    )
 
 
 async def _cancelled(*tasks: asyncio.Task[object]) -> None:

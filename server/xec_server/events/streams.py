@@ -34,6 +34,8 @@ class StreamPolicy:
         per_client: of one connection.
         window: events that one stream holds at most; a client may ask for fewer.
         opening: seconds in which the first message comes.
+        idle: seconds in which another whole message comes, where all is answered. Half of one is
+            memory that gRPC shows to nobody: only that nothing becomes whole is seen.
         longest: seconds after which a stream takes no more and ends in good order; below the
             grace of old connections, which would cut it off.
     """
@@ -42,12 +44,13 @@ class StreamPolicy:
     per_client: int = 16
     window: int = 256
     opening: float = 10.0
+    idle: float = 600.0
     longest: float = 3600.0
 
     def __post_init__(self) -> None:
         if (
             min(self.streams, self.per_client, self.window) < 1
-            or min(self.opening, self.longest) <= 0
+            or min(self.opening, self.idle, self.longest) <= 0
         ):
             raise UsageError("Streams, streams per client and their window are at least 1.")
 
@@ -148,7 +151,7 @@ class Streams:
         try:
             with self._end() as end:
                 await context.write(pb.StreamResponse(opened=pb.StreamOpened(window=window)))
-                await stream.run(requests, context.write, end)
+                await stream.run(requests, context.write, end, self._policy.idle)
         except DrainingError:
             if self._draining:
                 raise
