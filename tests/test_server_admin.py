@@ -208,6 +208,9 @@ def test_a_reload_and_a_drain_from_the_command_line(tmp_path: Path, events: Any)
         text, error = xec_admin("status", "--admin", admin)
         assert error is None
         assert f"serving on {address}" in text
+        _, error = xec_admin("status", "--admin", address)
+        assert isinstance(error, ServiceError)
+        assert f"{address} is a server's port for events: name that of" in str(error)
         assert "2 accepted: 2 computed" in text
         _, error = xec_admin("reload", "--admin", admin, "--version", "5")
         assert isinstance(error, ModelError)

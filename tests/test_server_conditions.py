@@ -43,6 +43,7 @@ from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
 from xec_client import AsyncClient
 from xec_client.errors import NotFound
 from xec_client.places import Remote, Work
+from xec_client.reprocess.job import Job
 from xec_server.app import Server
 from xec_server.events.run_lists import RunLists
 
@@ -220,6 +221,20 @@ async def test_files_by_a_server_get_the_lists_of_their_runs(
         assert answer.provenance.dead_list_id == A.list_id
         with pytest.raises(NotFound, match="run 250"):
             await asyncio.to_thread(reconstructed, address, 250)
+
+
+async def test_lists_by_run_of_a_server_are_another_lineage_than_none(
+    stub_repository: Path, file: Path, tmp_path: Path
+) -> None:
+    def list_of(address: str) -> str:
+        place = Remote(address, timeout=30)
+        return Job((), tmp_path, place, None, ".parquet").recipe().dead_list_id
+
+    async with serving(stub_repository, file) as service:
+        found = await asyncio.to_thread(list_of, str(service.server.address))
+    async with running(stub_repository, None) as service:
+        other = await asyncio.to_thread(list_of, str(service.server.address))
+    assert (found, other) == ("by run, of the server", "")
 
 
 @pytest.mark.parametrize(("own", "told"), [(None, NONE), (A, A)])
