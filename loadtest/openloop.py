@@ -132,5 +132,7 @@ if __name__ == "__main__":
     try:
         typer.run(openloop)
     except XecError as error:
-        Console(stderr=True, highlight=False, markup=False).print(f"openloop: {error}")
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(
+            f"openloop: {error}"
+        )
         sys.exit(error.exit_code)

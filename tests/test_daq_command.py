@@ -51,6 +51,9 @@ REFUSED = [
     (("--replay", "-"), 2, "what a pipe gave once"),
     (("--replay", "none.root"), 3, "none.root does not exist"),
     (("--dead-list", "none.txt"), 4, "none.txt"),
+    (("--replay", "a.mid", "--time-unit", "nan"), 2, "unit of time is a positive number"),
+    (("--metrics-file", "/"), 3, "it is a directory"),
+    (("--metrics-file", "/dev/null"), 3, "it is a device"),
     (("--metrics-file", "nowhere/xec.prom"), 3, "directory nowhere does not exist"),
     (("--server", "nowhere"), 2, "no server's address"),
 ]
@@ -98,6 +101,15 @@ def test_an_output_folder_of_others_is_refused(
     assert (found, error.count("\n")) == (2, 1), error
     assert words in error
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+
+
+def test_a_file_is_no_spool(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "spool").write_bytes(b"precious")
+    code, _, said = run()
+    assert (code, said) == (
+        3,
+        f"xec: The spool {tmp_path / 'spool'} cannot be opened: it is no folder.\n",
+    )
 
 
 def test_nothing_to_do_is_done(run: Run) -> None:

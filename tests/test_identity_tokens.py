@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import multiprocessing
+import os
 import re
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from support_identity import House
@@ -118,6 +121,34 @@ def test_a_file_of_another_kind_is_not_written_over(file: Path) -> None:
     result = tokens("new", "daq", "--file", file, "--rights", "info")
     assert isinstance(result.exception, FileError)
     assert file.read_text() == "not ours"
+
+
+def test_a_pipe_is_not_waited_for(file: Path) -> None:
+    os.mkfifo(file, 0o600)
+    with pytest.raises(FileError, match="a device or a pipe"):
+        read_register(file)
+
+
+def test_a_circle_of_links_is_no_defect(file: Path) -> None:
+    file.symlink_to(file.name)
+    with pytest.raises(FileError, match="symbolic links"):
+        read_register(file)
+    new(file)  # it led nowhere
+    assert len(read_register(file).tokens) == 1
+
+
+def test_a_token_that_could_not_be_printed_is_named(file: Path) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer, "echo", refuse)
+        result = tokens("new", "daq", "--file", file, "--rights", "info")
+    (entry,) = read_register(file).tokens
+    assert isinstance(result.exception, FileError)
+    assert f"The token {entry.id} of daq is in {file} and cannot be printed" in str(
+        result.exception
+    )
 
 
 def test_the_file_keeps_its_mode(file: Path) -> None:

@@ -333,3 +333,9 @@ def test_large_events_are_not_held_for_their_readings(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("unit", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_unit_of_time_is_a_positive_number(unit: float) -> None:
+    with pytest.raises(UsageError, match="unit of time is a positive number"):
+        ReadingBanks(time_unit=unit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -46,6 +47,30 @@ def test_a_failing_block_leaves_the_old_file(tmp_path: Path) -> None:
         interrupted()
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == {"out.bin"}
+
+
+@pytest.mark.parametrize("place", ["pipe", "link to a device", "new file among the devices"])
+def test_devices_and_pipes_stay_what_they_are(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "out.bin"
+    if place == "pipe":
+        os.mkfifo(path)
+    elif place == "link to a device":
+        path.symlink_to("/dev/null")
+    else:
+        path = Path("/dev/xec-test")
+    before = path.lstat() if path.is_symlink() or path.exists() else None
+    with pytest.raises(FileError, match="device or a pipe; name a file"), replacing(path):
+        pytest.fail("the block is not entered")
+    after = path.lstat() if path.is_symlink() or path.exists() else None
+    assert (before and before.st_ino) == (after and after.st_ino)
+
+
+def test_a_circle_of_links_is_no_input_and_no_defect(tmp_path: Path) -> None:
+    circle = tmp_path / "circle"
+    circle.symlink_to("circle")
+    refuse_same_file(circle, tmp_path / "out")
+    with pytest.raises(UsageError, match="the input file itself"):
+        refuse_same_file(circle, circle)
 
 
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -68,6 +69,13 @@ def test_missing_directory_and_foreign_files(tmp_path: Path) -> None:
         path = tmp_path / name
         path.write_bytes(content)
         refused(path, "is not a ROOT file")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.root"
+    os.mkfifo(path)
+    with pytest.raises(FileError, match="no regular file"):
+        open_events(path)
 
 
 @pytest.mark.parametrize("kind", ["ours", "foreign"])

@@ -105,19 +105,22 @@ async def test_eight_million_empty_events_never_reach_the_parser(
     content = EMPTY_EVENT * (MAX_REQUEST_BYTES // 2 - 100)
     call = service.channel.unary_unary(BATCH)
     walk, parse = await both_ways(call, content, monkeypatch)
-    assert walk < parse / 5  # the control takes seconds, and hundreds of megabytes
+    assert walk < parse / 2  # receiving, which both have in common, is most of the walk
     await still_serves(service, events)
 
 
 async def both_ways(
     call: object, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[float, float]:
-    """Processor time with the walk, and without."""
+    """Least processor time with the walk, and without."""
     seconds = []
     for _ in range(2):
-        begin = time.process_time()
-        await refusal(call(content), Code.INVALID_ARGUMENT, "TOO_MANY_EVENTS")  # type: ignore[operator]
-        seconds.append(time.process_time() - begin)
+        tries = []
+        for _ in range(3):
+            begin = time.process_time()
+            await refusal(call(content), Code.INVALID_ARGUMENT, "TOO_MANY_EVENTS")  # type: ignore[operator]
+            tries.append(time.process_time() - begin)
+        seconds.append(min(tries))
         monkeypatch.setattr(guard, "check_shape", lambda content, shape: None)
     return seconds[0], seconds[1]
 

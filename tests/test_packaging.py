@@ -215,3 +215,12 @@ def test_known_error_is_a_sentence_and_its_exit_code(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert done.stderr == f"xec: {tmp_path / 'none.root'} does not exist.\n"
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["serve", "--help"]])
+def test_a_full_output_is_a_sentence(arguments: list[str]) -> None:
+    command = [sys.executable, "-c", "from xec.cli import main; main()", *arguments]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 3
+    assert done.stderr == "xec: What is printed cannot be written: No space left on device.\n"

@@ -159,7 +159,8 @@ async def test_a_drain_that_takes_too_long_says_what_it_cut_off(
         await until(lambda: server.batcher.counts.accepted == 20)
         answer = await AdminStub(channel).Drain(pb.DrainRequest(grace=0.05))
         assert answer.cut_off == 20  # two of them in the engine
-        engine.passes.release(100)
+        # The engine only is slow: that is no engine that does not come back.
+        asyncio.get_running_loop().call_later(0.2, engine.passes.release, 100)
         ended = await asyncio.gather(*waiting, return_exceptions=True)
     assert await running == 0
     codes = {one.code() for one in ended if isinstance(one, grpc.aio.AioRpcError)}
@@ -208,6 +209,9 @@ def test_a_reload_and_a_drain_from_the_command_line(tmp_path: Path, events: Any)
         text, error = xec_admin("status", "--admin", admin)
         assert error is None
         assert f"serving on {address}" in text
+        _, error = xec_admin("status", "--admin", address)
+        assert isinstance(error, ServiceError)
+        assert f"{address} is a server's port for events: name that of" in str(error)
         assert "2 accepted: 2 computed" in text
         _, error = xec_admin("reload", "--admin", admin, "--version", "5")
         assert isinstance(error, ModelError)

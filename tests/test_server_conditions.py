@@ -25,6 +25,7 @@ from support_server import (
     Running,
     refusal,
     request,
+    running,
 )
 from support_stream import opened, until
 from xec.conditions.cache import ConditionsCache
@@ -35,11 +36,14 @@ from xec.conditions.store import ConditionsStore
 from xec.detector.channels import N_CHANNELS
 from xec.engines.onnx import OnnxEngine, OnnxSettings
 from xec.errors import ConditionsUnavailable
-from xec.event import Event
+from xec.event import Event, EventBatch, Reconstruction
 from xec.wire import codec
 from xec.wire.v1 import reconstruction_pb2 as pb
 from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
 from xec_client import AsyncClient
+from xec_client.errors import NotFound
+from xec_client.places import Remote, Work
+from xec_client.reprocess.job import Job
 from xec_server.app import Server
 from xec_server.events.run_lists import RunLists
 
@@ -197,6 +201,55 @@ async def test_the_client_sees_where_the_list_is_from(
     ):
         answer = await client.reconstruct(of_run(events, 150))
         assert answer.provenance.dead_list_revision == "ONLINE@2"
+
+
+async def test_files_by_a_server_get_the_lists_of_their_runs(
+    stub_repository: Path, events: Events, file: Path
+) -> None:
+    """What `xec reconstruct` and `xec reprocess` send for a file that tells no list."""
+
+    def reconstructed(address: str, run: int) -> Reconstruction:
+        with Remote(address, timeout=30).open() as backend:
+            batch = EventBatch.stack([of_run(events, run)])
+            (answer,) = backend.reconstruct(Work(batch, None))
+            return answer
+
+    async with serving(stub_repository, file) as service:
+        address = str(service.server.address)
+        answer = await asyncio.to_thread(reconstructed, address, 150)
+        assert answer.provenance.dead_list_revision == "ONLINE@2"
+        assert answer.provenance.dead_list_id == A.list_id
+        with pytest.raises(NotFound, match="run 250"):
+            await asyncio.to_thread(reconstructed, address, 250)
+
+
+async def test_lists_by_run_of_a_server_are_another_lineage_than_none(
+    stub_repository: Path, file: Path, tmp_path: Path
+) -> None:
+    def list_of(address: str) -> str:
+        place = Remote(address, timeout=30)
+        return Job((), tmp_path, place, None, ".parquet").recipe().dead_list_id
+
+    async with serving(stub_repository, file) as service:
+        found = await asyncio.to_thread(list_of, str(service.server.address))
+    async with running(stub_repository, None) as service:
+        other = await asyncio.to_thread(list_of, str(service.server.address))
+    assert (found, other) == ("by run, of the server", "")
+
+
+@pytest.mark.parametrize(("own", "told"), [(None, NONE), (A, A)])
+async def test_files_by_a_server_without_lists_tell_themselves(
+    stub_repository: Path, events: Events, own: DeadList | None, told: DeadList
+) -> None:
+    def reconstructed(address: str) -> Reconstruction:
+        with Remote(address, timeout=30).open() as backend:
+            batch = EventBatch.stack([of_run(events, 1)])
+            (answer,) = backend.reconstruct(Work(batch, None))
+            return answer
+
+    async with running(stub_repository, own) as service:
+        answer = await asyncio.to_thread(reconstructed, str(service.server.address))
+        assert answer.provenance.dead_list_id == told.list_id
 
 
 async def test_a_database_that_holds_no_conditions(

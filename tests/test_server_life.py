@@ -269,6 +269,8 @@ def test_serve_refuses_bad_models_and_settings(
         (("--listen", "0.0.0.0:1"), 2, "nothing is encrypted"),
         (("--dead-list", listed, "--no-dead-list"), 2, "contradict each other"),
         (("--dead-list", listed), 4, "5000"),
+        (("--engine-timeout", "nan"), 2, "--engine-timeout is above 0"),
+        (("--ready-file", "/dev/null"), 3, "it is a device"),
     ]
     for arguments, code, words in cases:
         ended = run_serve(*arguments)
@@ -276,3 +278,10 @@ def test_serve_refuses_bad_models_and_settings(
         assert words in ended.stderr
         assert ended.stderr.startswith("xec: ")
         assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--batch-size", "--threads", "--sessions", "--calls"])
+def test_a_slip_of_the_finger_does_not_take_the_machine(option: str) -> None:
+    ended = run_serve("--no-dead-list", option, 100_000)
+    assert ended.returncode == 2
+    assert option in ended.stderr

@@ -19,6 +19,7 @@ from xec.lineage import Provenance
 from xec.recovery.neighbour_average import neighbour_average
 from xec.recovery.solid_angle import solid_angle_ratio
 from xec.recovery.vertex import conventional_vertex
+from xec_server.model.models import Models
 
 ROOT = Path(__file__).parents[1]
 REPOSITORY = ROOT / "model_repository"
@@ -106,3 +107,10 @@ def test_a_single_live_sensor_without_light_has_a_finite_answer(
     inputs["npho_valid"][0, channel] = 1
     for name, values in engine.infer(inputs).items():
         assert np.isfinite(values).all(), name
+
+
+async def test_to_reload_it_changes_nothing(engine: OnnxEngine) -> None:
+    models = Models(engine, lambda _: OnnxEngine(REPOSITORY))
+    before = models.current.model
+    assert await models.swap() is before
+    assert (models.swaps, models.in_use) == (0, 1)

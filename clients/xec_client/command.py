@@ -42,7 +42,7 @@ def reconstruct(
         typer.Option(
             metavar="FILE",
             help="Dead sensors, one id per line, beyond those that the events mark; by default "
-            "the server's own list, if it holds one.",
+            "the server's own list, or its database's for the run.",
         ),
     ] = None,
     conditions: Annotated[

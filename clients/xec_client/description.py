@@ -19,12 +19,15 @@ class ModelDescription:
         contract_version: of the tensors.
         dead_channels: sensors on the server's own dead list.
         metadata: what the model says about itself.
+        dead_lists: where the list comes from of a request that carries none: ``own``, ``database``
+            or ``none``.
     """
 
     provenance: Provenance
     contract_version: str
     dead_channels: int
     metadata: Mapping[str, str]
+    dead_lists: str
 
 
 def description_from_proto(message: pb.GetModelResponse) -> ModelDescription:
@@ -34,4 +37,5 @@ def description_from_proto(message: pb.GetModelResponse) -> ModelDescription:
         contract_version=message.contract_version,
         dead_channels=message.dead_channels,
         metadata=dict(message.metadata),
+        dead_lists=message.dead_lists,
     )

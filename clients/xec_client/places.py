@@ -121,9 +121,9 @@ def _refuse_other_contract(model: ModelDescription, server: str) -> None:
 
 def _dead_for(model: ModelDescription, dead: DeadList | None) -> Dead:
     """The list for the server; where nobody has one, the marks of the events are all there is."""
-    if dead is not None:
-        return dead
-    return None if model.provenance.dead_list_id else NOTHING_DEAD
+    if dead is None and model.dead_lists == "none":
+        return NOTHING_DEAD
+    return dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class Remote:
 
     @contextmanager
     def open(self) -> Iterator[Backend]:
-        """Connect; where we know no list, the server's own one counts, if it holds one.
+        """Connect; where we know no list, the server's own or that of the run counts.
 
         Raises:
             ClientError: the server is not there, not ready, or speaks another contract.

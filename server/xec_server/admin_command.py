@@ -148,14 +148,14 @@ def _error(admin: str, error: Any, codes: Any) -> XecError:
         case codes.INVALID_ARGUMENT:
             return UsageError(sentence)
         case codes.DEADLINE_EXCEEDED:
-            return ServiceError(
-                f"The server at {admin} has not answered in time: it goes on, look at its log."
-            )
+            text = f"The server at {admin} has not answered in time: it goes on, look at its log."
+        case codes.UNIMPLEMENTED:
+            text = f"{admin} is a server's port for events: name that of `xec serve --admin`."
         case codes.UNAVAILABLE if "connect" in sentence:
-            return ServiceError(
-                f"Nothing answers operators at {admin}: does `xec serve --admin` run there?"
-            )
-    return ServiceError(f"The server at {admin} did not do it: {sentence}")
+            text = f"Nothing answers operators at {admin}: does `xec serve --admin` run there?"
+        case _:
+            text = f"The server at {admin} did not do it: {sentence}"
+    return ServiceError(text)
 
 
 COMMAND = Command(run=app, needs=("grpc",), extra="server")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -51,6 +52,9 @@ LAST_CALLS: Final = 0.2
 cuts off as CANCELLED what it has received but not yet handed over when it stops."""
 LAST_SENDS: Final = 1.0
 """Seconds for answers on their way once every event is computed; health watchers end then."""
+LAST_COMPUTE: Final = 0.5
+"""Seconds for an engine call that was cut off by the grace to come back: it need not hang."""
+_LOOK_SECONDS: Final = 0.01
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -150,10 +154,14 @@ class Server:
         gates: tuple[Gate, ...] = (self._settings.identity.gate, *inner)
         return Guard(gates, self.telemetry.watchers, self._settings.limits)
 
-    @property
-    def is_stuck(self) -> bool:
-        """Whether threads are in the embedded engine, which a server that has stopped has not."""
-        return self._batcher is not None and self._batcher.busy > 0
+    async def is_stuck(self) -> bool:
+        """Whether threads stay in the embedded engine although the server has stopped."""
+        end = time.monotonic() + LAST_COMPUTE
+        while self._batcher is not None and self._batcher.busy:
+            if time.monotonic() >= end:
+                return True
+            await asyncio.sleep(_LOOK_SECONDS)
+        return False
 
     @property
     def model(self) -> ModelInfo:
@@ -372,7 +380,7 @@ async def serve(
             task.cancel()
         await server.stop()
         alive.cancel()
-    if server.is_stuck:
+    if await server.is_stuck():
         raise EngineLost(
             "The inference engine did not come back from a call, and the server ends without it "
             f"(a call may take {settings.engine_timeout:g} s, --engine-timeout): start it again."

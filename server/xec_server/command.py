@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from xec_server.events.run_lists import RunLists
 
 Option = typer.Option
+MAX_BATCH: Final = 256  # what a request holds at most, xec.wire.limits
+MAX_CORES: Final = 1024  # a slip of the finger would take all memory of the machine
 
 
 def _own_dead_list(file: Path | None, only_events: bool) -> DeadList | None:
@@ -108,11 +110,13 @@ def serve(
     fallback: Annotated[
         bool, Option("--fallback", help="Keep onnx warm and answer by it while Triton is away.")
     ] = False,
-    calls: Annotated[int, Option(help="Requests to Triton at a time.", min=1)] = 32,
+    calls: Annotated[int, Option(help="Requests to Triton at a time.", min=1, max=1024)] = 32,
     batch_size: Annotated[
         int | None,
         Option(
-            help="Events in one engine call; 1: reproducible bit for bit. 4, on a GPU 64.", min=1
+            help="Events in one engine call; 1: reproducible bit for bit. 4, on a GPU 64.",
+            min=1,
+            max=MAX_BATCH,
         ),
     ] = None,
     batch_delay_ms: Annotated[
@@ -126,8 +130,10 @@ def serve(
         int, Option(help="Calls in progress in all, streams aside.", min=1)
     ] = 1024,
     connections: Annotated[int, Option(help="Connections at a time.", min=1)] = 512,
-    sessions: Annotated[int, Option(help="Engine calls at a time; 0: cores / threads.", min=0)] = 0,
-    threads: Annotated[int, Option(help="Threads in one engine call.", min=1)] = 1,
+    sessions: Annotated[
+        int, Option(help="Engine calls at a time; 0: cores / threads.", min=0, max=MAX_CORES)
+    ] = 0,
+    threads: Annotated[int, Option(help="Threads in one engine call.", min=1, max=MAX_CORES)] = 1,
     engine_timeout: Annotated[
         float, Option(help="Seconds that an engine call may take; then health says NOT_SERVING.")
     ] = 60.0,

@@ -68,7 +68,7 @@ class ServerSettings:
                 f"--admin {self.admin} is reachable from other machines, and whoever reaches it "
                 "can stop the server: use 127.0.0.1, from elsewhere through ssh."
             )
-        if self.engine_timeout <= 0:
+        if not self.engine_timeout > 0:  # nor is it NaN
             raise UsageError("An engine call may take some time: --engine-timeout is above 0.")
         queue = min(self.batching.queue, self.forwarding.queue)
         if queue < MAX_EVENTS_PER_BATCH:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -15,9 +17,11 @@ import typer
 from rich.console import Console
 
 from xec import __version__
-from xec.errors import UsageError, XecError
+from xec.errors import FileError, UsageError, XecError
 
 GROUP: Final = "xec.commands"
+
+_REFUSALS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 # Whatever follows the name of a refused command is swallowed, so that the refusal is all one sees.
 _ANY_ARGUMENTS: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -109,13 +113,34 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
+def _say(sentence: str) -> None:
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"xec: {sentence}")
+
+
+def _output_refuses(error: OSError) -> bool:
+    """Whether it is standard output that takes nothing more; then nothing more is tried."""
+    if error.errno not in _REFUSALS:
+        return False
+    try:
+        os.write(sys.stdout.fileno(), b"\n")
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 def main() -> None:
     """Run the command line; a known error becomes one sentence and its exit code."""
     signal.signal(signal.SIGTERM, _end)
     try:
         build_app()()
     except XecError as error:
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"xec: {error}")
+        _say(str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        if not _output_refuses(error):
+            raise
+        _say(f"What is printed cannot be written: {error.strerror or error}.")
+        sys.exit(FileError.exit_code)

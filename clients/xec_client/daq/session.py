@@ -11,7 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from xec.errors import FileError, ServiceError, XecError
+from xec.errors import ServiceError, XecError
+from xec.io.output import refuse_place
 from xec_client.access import NO_ACCESS, Access
 from xec_client.daq.forwarder import Forwarder, ForwardSettings
 from xec_client.daq.intake import Intake
@@ -41,7 +42,7 @@ class Places:
         access: what it takes to be let in by the server.
 
     Raises:
-        FileError: the folder of the metrics is missing.
+        FileError: the metrics cannot be there.
     """
 
     server: str
@@ -51,11 +52,8 @@ class Places:
     access: Access = NO_ACCESS
 
     def __post_init__(self) -> None:
-        if self.metrics is not None and not self.metrics.parent.is_dir():
-            raise FileError(
-                f"{self.metrics} cannot be written: the directory {self.metrics.parent} does not "
-                "exist."
-            )
+        if self.metrics is not None:
+            refuse_place(self.metrics)
 
 
 @dataclass(frozen=True, slots=True)

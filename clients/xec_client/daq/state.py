@@ -138,6 +138,9 @@ def write_metrics(path: Path, state: State) -> None:
     A disk that refuses costs the metrics, not the events.
     """
     temporary = path.with_name(f".{path.name}.part")
-    with suppress(OSError):
+    try:
         temporary.write_text(state.metrics, encoding="utf-8")
         temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -100,10 +100,10 @@ def _told(place: AnyPlace) -> Provenance:
     if isinstance(place, Embedded):
         return Provenance("", "", read_model(place.repository).sha256, "", engine="onnx")
     with place.client() as client:
-        told = client.model().provenance
-    return Provenance(
-        "", "", told.model_sha256, "", told.dead_list_id, engine=f"server {told.engine}".strip()
-    )
+        model = client.model()
+    told = model.provenance
+    dead = "by run, of the server" if model.dead_lists == "database" else told.dead_list_id
+    return Provenance("", "", told.model_sha256, "", dead, engine=f"server {told.engine}".strip())
 
 
 def reprocess(job: Job, executor: Executor, advance: Callable[[int], None]) -> Course:

@@ -24,8 +24,8 @@ class Recipe:
     Args:
         model_sha256: of the model's bytes.
         engine: ``onnx`` in this process, or ``server`` and what it says of its engine.
-        dead_list_id: of the list that was given; else the server's own; empty where each file
-            tells.
+        dead_list_id: of the list that was given; else the server's own, or that lists are by run;
+            empty where each file tells.
         suffix: of the parts, ``.parquet`` or ``.root``.
         part_events: events of a part.
         batch_size: events that are reconstructed together.

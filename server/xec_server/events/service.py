@@ -83,6 +83,7 @@ class ReconstructionService(pb_grpc.ReconstructionServicer):  # type: ignore[mis
             contract_version=served.model.contract_version,
             dead_channels=0 if own is None else len(own),
             metadata=dict(served.model.metadata),
+            dead_lists=self._admission.lists.source,
         )
 
     async def _reconstruct(

@@ -72,7 +72,7 @@ def _change(path: Path, change: Callable[[Register], Register]) -> None:
     from xec_server.identity.identity import read_register  # noqa: PLC0415
     from xec_server.identity.register import Register, parse_register, write_register  # noqa: PLC0415
 
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # a link stays one; `resolve` would raise on a circle
     with _locked(path):
         was = path.stat() if path.exists() else None
         register = Register() if was is None else read_register(path)
@@ -114,7 +114,13 @@ def new(
     holder = Holder(_name(name), _rights(rights), end)
     entry = TokenEntry(holder, digest_of(token), created)
     _change(file, lambda register: replace(register, tokens=(*register.tokens, entry)))
-    typer.echo(token)
+    try:
+        typer.echo(token)
+    except OSError as error:
+        raise FileError(
+            f"The token {entry.id} of {name} is in {file} and cannot be printed "
+            f"({error.strerror or error}): revoke it."
+        ) from error
     until = "until it is revoked" if end is None else f"until {end:%Y-%m-%d %H:%M} UTC"
     typer.echo(f"xec tokens: {name} ({entry.id}) in {file}, good {until}", err=True)
 

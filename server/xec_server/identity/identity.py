@@ -38,11 +38,13 @@ def read_register(path: Path) -> Register:
     Raises:
         FileError: it cannot be read or understood, or anybody may change it.
     """
-    content = read_small(path)
     try:
         mode = path.stat().st_mode
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # to open a pipe waits for a writer
+        raise FileError(f"{path} is no file of identities: it is a device or a pipe.")
+    content = read_small(path)
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise FileError(f"{path} says who may call, and others can write it: chmod go-w {path}.")
     return parse_register(content, path)

@@ -41,6 +41,9 @@ def write_text(path: Path, lines: Iterable[str]) -> None:
     Raises:
         ConditionsError: the operating system refuses.
     """
+    # For root, the text would take the place of /dev/null for every program of the machine.
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ConditionsError(f"{path} cannot be written: it is a device or a pipe; name a file.")
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         try:

@@ -22,7 +22,8 @@ class ModelInfo:
 
     `interval_scale` maps each estimate of the gamma to the factor by which sigma is multiplied
     to give half of its calibrated 68 % interval; `reliability` holds what is known beyond that.
-    `engine` names what runs it: engines agree to rounding, not to the last bit.
+    `engine` names what runs it: engines agree to rounding, not to the last bit. Two are equal that
+    were loaded from the same bytes, in which `reliability` stands as well.
     """
 
     name: str
@@ -32,7 +33,7 @@ class ModelInfo:
     contract_version: str
     metadata: Mapping[str, str]
     interval_scale: Mapping[str, float]
-    reliability: Reliability = field(default_factory=Reliability)
+    reliability: Reliability = field(default_factory=Reliability, compare=False)
     engine: str = ""
 
 

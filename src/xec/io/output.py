@@ -7,9 +7,11 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Final, cast
 
 from xec.errors import FileError, UsageError
+
+_DEVICES: Final = Path("/dev")
 
 Output = Callable[[Path], AbstractContextManager[BinaryIO]]
 """Where the bytes of a path go while it is written; `replacing` is the usual one."""
@@ -21,7 +23,7 @@ def refuse_same_file(source: Path, output: Path) -> None:
     Raises:
         UsageError: when both paths lead to the same file, by whatever name.
     """
-    same = output.resolve() == source.resolve()
+    same = os.path.realpath(output) == os.path.realpath(source)
     if not same and source.exists() and output.exists():
         same = output.samefile(source)
     if same:
@@ -37,11 +39,19 @@ def writing(path: Path) -> Iterator[None]:
         raise FileError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
-def _refuse_place(path: Path) -> None:
+def refuse_place(path: Path) -> None:
+    """Refuse to put a file where there is no folder, or something that is no file.
+
+    Raises:
+        FileError: so it is.
+    """
     if not path.parent.is_dir():
         raise FileError(f"{path} cannot be written: the directory {path.parent} does not exist.")
     if path.is_dir():
         raise FileError(f"{path} cannot be written: it is a directory.")
+    # For root, a new file would take the place of /dev/null for every program of the machine.
+    if (path.exists() and not path.is_file()) or path.parent.resolve() == _DEVICES:
+        raise FileError(f"{path} cannot be written: it is a device or a pipe; name a file.")
 
 
 def _publish(part: Path, path: Path) -> None:
@@ -63,7 +73,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         FileError: when the directory is missing or the operating system refuses.
     """
-    _refuse_place(path)
+    refuse_place(path)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     with writing(path):
         file = cast(BinaryIO, part.open("x+b"))

@@ -53,6 +53,8 @@ def reading(path: Path) -> Iterator[None]:
 def _refuse_foreign(path: Path) -> None:
     if path.is_dir():
         raise FileError(f"{path} is a directory, not a ROOT file.")
+    if path.exists() and not path.is_file():  # to open a pipe waits for who writes into it
+        raise FileError(f"{path} is no regular file: name a ROOT file.")
     try:
         with path.open("rb") as file:
             magic = file.read(4)

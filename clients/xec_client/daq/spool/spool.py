@@ -35,6 +35,12 @@ _LOG = logging.getLogger(__name__)
 _ID: Final = "spool.id"
 
 
+def _why(error: OSError) -> str:
+    if isinstance(error, FileExistsError):
+        return "it is no folder"
+    return error.strerror or str(error)
+
+
 class DiskState(Enum):
     """What the writer thread is at; the value is the reason of gaps that arise meanwhile."""
 
@@ -75,12 +81,12 @@ class Spool:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._owner = Ownership(folder)
         except OSError as error:
-            raise FileError(f"The spool {folder} cannot be opened: {error}.") from error
+            raise FileError(f"The spool {folder} cannot be opened: {_why(error)}.") from error
         try:
             self._open(folder)
         except OSError as error:
             self._owner.release()
-            raise FileError(f"The spool {folder} cannot be opened: {error}.") from error
+            raise FileError(f"The spool {folder} cannot be opened: {_why(error)}.") from error
         except BaseException:
             self._owner.release()
             raise

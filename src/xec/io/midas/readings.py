@@ -6,6 +6,7 @@ below are ours, and every part of them can be set.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -56,12 +57,19 @@ class ReadingBanks:
         time: times, after any zero common to the event.
         time_unit: nanoseconds per unit of the times in the bank.
         event_id: of the events that hold both banks; None for all events that hold one of them.
+
+    Raises:
+        UsageError: the unit is no positive number.
     """
 
     npho: BankName = BankName("XNPH")
     time: BankName = BankName("XTIM")
     time_unit: float = NS_PER_S
     event_id: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.time_unit < math.inf:
+            raise UsageError(f"A unit of time is a positive number, not {self.time_unit:g} ns.")
 
 
 DEFAULT_BANKS: Final = ReadingBanks()

@@ -280,7 +280,7 @@ class GetModelRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("provenance", "contract_version", "dead_channels", "metadata")
+    __slots__ = ("provenance", "contract_version", "dead_channels", "metadata", "dead_lists")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -292,8 +292,10 @@ class GetModelResponse(_message.Message):
     CONTRACT_VERSION_FIELD_NUMBER: _ClassVar[int]
     DEAD_CHANNELS_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
+    DEAD_LISTS_FIELD_NUMBER: _ClassVar[int]
     provenance: Provenance
     contract_version: str
     dead_channels: int
     metadata: _containers.ScalarMap[str, str]
-    def __init__(self, provenance: _Optional[_Union[Provenance, _Mapping]] = ..., contract_version: _Optional[str] = ..., dead_channels: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    dead_lists: str
+    def __init__(self, provenance: _Optional[_Union[Provenance, _Mapping]] = ..., contract_version: _Optional[str] = ..., dead_channels: _Optional[int] = ..., metadata: _Optional[_Mapping[str, str]] = ..., dead_lists: _Optional[str] = ...) -> None: ...
