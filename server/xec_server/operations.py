@@ -6,18 +6,46 @@ import asyncio
 import logging
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from xec.lineage import Provenance
 from xec.wire.codec import provenance_to_proto
 from xec.wire.v1 import admin_pb2 as pb
+from xec_server.address import Address
 from xec_server.calls.refusal import Refusal
+from xec_server.ending import Ending
+from xec_server.events.conditions import DeadLists
+from xec_server.events.streams import Streams
+from xec_server.events.work import EventQueue
+from xec_server.model.models import Models
 from xec_server.queueing.outcomes import DrainingError
 
-if TYPE_CHECKING:
-    from xec_server.app import Server
-
 log = logging.getLogger(__name__)
+
+
+class Operated(Protocol):
+    """What is asked of a server."""
+
+    ending: Ending
+    models: Models
+    streams: Streams
+    lists: DeadLists
+    address: Address
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to."""
+        ...
+
+    @property
+    def is_serving(self) -> bool:
+        """What its health says."""
+        ...
+
+    @property
+    def batcher(self) -> EventQueue:
+        """Where events wait; its counts tell what became of them."""
+        ...
 
 
 class Operations:
@@ -27,7 +55,7 @@ class Operations:
         server: which one.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Operated) -> None:
         self._server = server
         self._began = time.monotonic()
         self._reloads: set[asyncio.Task[None]] = set()
@@ -47,9 +75,10 @@ class Operations:
         """
         if self._server.is_stopping:
             raise DrainingError
-        before = self._server.model
-        changed = await self._server.models.swap(version) is not before
-        return self._server.models.current.provenance, changed
+        models = self._server.models
+        before = models.current.model
+        changed = await models.swap(version) is not before
+        return models.current.provenance, changed
 
     async def drain(self, grace: float | None = None) -> int:
         """Have `serve` stop the server, and wait until nothing is under way any more.

@@ -23,10 +23,10 @@ from xec_server.telemetry.settings import TelemetrySettings
 
 if TYPE_CHECKING:  # loaded only where they are wanted
     from xec_server.address import Address
-    from xec_server.app import Server
     from xec_server.telemetry.http import MetricsPage
     from xec_server.telemetry.metrics import Metrics
     from xec_server.telemetry.outputs import OutputMetrics
+    from xec_server.telemetry.state import Observed
     from xec_server.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class Telemetry:
         if self._tracing is not None:
             self._try(self._tracing.failed, began, works, error)
 
-    def start(self, server: Server) -> None:
+    def start(self, server: Observed) -> None:
         """Show the metrics of a server.
 
         Raises:
@@ -121,7 +121,7 @@ class Telemetry:
         from xec_server.telemetry.http import MetricsPage  # noqa: PLC0415
         from xec_server.telemetry.state import ServerState  # noqa: PLC0415
 
-        state = ServerState(server, self._settings.lines, self)
+        state = ServerState(server, self._settings.lines, lambda: self.failures)
         state.register(self._metrics.registry)
         self._page = MetricsPage(wanted, self._metrics.registry, lambda: server.is_serving)
         if not self._page.address.is_loopback:

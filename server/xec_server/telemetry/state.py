@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
@@ -15,10 +15,13 @@ from xec.engines.priority import Priority
 from xec_server.telemetry.lines import LineCounts
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from prometheus_client import Metric
 
-    from xec_server.app import Server
-    from xec_server.telemetry.hub import Telemetry
+    from xec.engines.base import ModelInfo
+    from xec_server.events.streams import Streams
+    from xec_server.events.work import EventQueue
 
 
 def _by(
@@ -29,19 +32,58 @@ def _by(
     return family
 
 
+class Observed(Protocol):
+    """What is read of a server."""
+
+    @property
+    def model(self) -> ModelInfo:
+        """Which model answers."""
+        ...
+
+    @property
+    def is_serving(self) -> bool:
+        """What its health says."""
+        ...
+
+    @property
+    def listens_insecurely(self) -> bool:
+        """Whether other machines are listened to and nothing is encrypted."""
+        ...
+
+    @property
+    def batcher(self) -> EventQueue:
+        """Where events wait."""
+        ...
+
+    @property
+    def queue_limit(self) -> int:
+        """Events that may wait in each lane."""
+        ...
+
+    @property
+    def streams(self) -> Streams:
+        """Those that are open, and what became of others."""
+        ...
+
+    @property
+    def conditions_away_since(self) -> datetime | None:
+        """Since when the conditions database cannot be asked."""
+        ...
+
+
 class ServerState(Collector):
     """Reads a server.
 
     Args:
         server: may be in use by its event loop meanwhile: only whole numbers are read.
         lines: of the process's log.
-        telemetry: counts its own defects.
+        failures: defects of telemetry itself so far.
     """
 
-    def __init__(self, server: Server, lines: LineCounts, telemetry: Telemetry) -> None:
+    def __init__(self, server: Observed, lines: LineCounts, failures: Callable[[], int]) -> None:
         self._server = server
         self._lines = lines
-        self._telemetry = telemetry
+        self._failures = failures
 
     def register(self, registry: CollectorRegistry) -> None:
         """Let a registry tell it, with what the system knows of the process."""
@@ -63,7 +105,7 @@ class ServerState(Collector):
             value=self._lines.suppressed,
         )
         yield CounterMetricFamily(
-            "xec_telemetry_failures", "Defects in telemetry itself.", value=self._telemetry.failures
+            "xec_telemetry_failures", "Defects in telemetry itself.", value=self._failures()
         )
 
     def _life(self) -> Iterator[Metric]:
