@@ -129,8 +129,9 @@ def features_of(event: Event, outputs: Outputs, row: int, geometry: Geometry) ->
     """
     valid = event.npho_valid
     mean = outputs["npho_mean"][row][valid].astype(np.float64)
-    pull = (event.npho[valid] - mean) / outputs["npho_sigma"][row][valid]
-    square = pull * pull
+    square = event.npho[valid] - mean
+    square /= outputs["npho_sigma"][row][valid]
+    square *= square
     uvw = outputs["uvw"][row].astype(np.float64)
     return np.array(
         [
@@ -149,8 +150,7 @@ def _log_mean(square: FloatArray) -> float:
 
 def _log_time_spread(event: Event, uvw: FloatArray, geometry: Geometry) -> float:
     """Logarithm of the spread in ns of the times, each less the light's flight, by light."""
-    has_time = event.time_valid & event.npho_valid & (event.npho > MIN_PHOTONS_FOR_TIME)
-    timed = np.flatnonzero(has_time)
+    timed = np.flatnonzero(event.time_valid & (event.npho > MIN_PHOTONS_FOR_TIME))
     if len(timed) < 2:
         return float(np.log(SPREAD_FLOOR))
     away = _places(geometry).take(timed, axis=1) - xyz_from_uvw(uvw)[:, None]
@@ -164,8 +164,9 @@ def _log_time_spread(event: Event, uvw: FloatArray, geometry: Geometry) -> float
 
 def _dead_in_front(valid: NDArray[np.bool_], uvw: FloatArray, geometry: Geometry) -> float:
     """Share of dead sensors among the 5 x 5 of the inner face around the predicted position."""
-    du, dv = _inner_places(geometry) - uvw[:2, None]
-    nearest = int(np.argmin(du * du + dv * dv))
+    away = _inner_places(geometry) - uvw[:2, None]
+    away *= away
+    nearest = int(np.argmin(away[0] + away[1]))
     r, c = divmod(nearest, INNER_GRID.shape[1])
     rows, columns = slice(max(r - REACH, 0), r + REACH + 1), slice(max(c - REACH, 0), c + REACH + 1)
     around = valid[:N_MPPC].reshape(INNER_GRID.shape)[rows, columns]
