@@ -56,6 +56,21 @@ async def test_each_has_the_whole_time_and_those_who_left_are_left_alone() -> No
     assert all(ended[number] - began[number] >= SHORT for number in range(0, 40, 2))
 
 
+async def test_the_last_one_is_told_as_well() -> None:
+    within, never = limit(), asyncio.Event()
+    first = asyncio.create_task(stay(within, never))
+    await asyncio.sleep(SHORT / 4)
+    last = asyncio.create_task(stay(within, never))
+    async with asyncio.timeout(30):
+        found = await asyncio.gather(first, last, return_exceptions=True)
+    assert [type(outcome) for outcome in found] == [Refusal, Refusal]
+
+
+async def test_who_is_over_and_ends_by_itself_has_ended_so() -> None:
+    with limit()(), pytest.raises(asyncio.CancelledError):
+        await asyncio.Event().wait()
+
+
 async def test_a_task_that_others_cancel_stays_cancelled() -> None:
     task = asyncio.create_task(stay(limit(60.0), asyncio.Event()))
     await asyncio.sleep(0)  # it is inside
