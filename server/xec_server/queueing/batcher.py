@@ -129,8 +129,6 @@ class Batcher(Generic[Item, Answer]):
         self.check(len(items), deadline, lane, path)
         with self._room.holding([(item,) for item in items], deadline, lane, path) as entries:
             self._dispatch()
-            if len(entries) == 1:  # to gather one takes two turns of the loop more
-                return [await entries[0].future]
             return await asyncio.gather(*(entry.future for entry in entries))
 
     def check(
