@@ -81,8 +81,7 @@ def event_from_proto(message: pb.Event, dead: BoolArray | None = None) -> Event:
     """The event in a message; invalid readings become 0.
 
     Valid readings are passed as they are: whether they are finite is for the receiver to check.
-    Counts and times are decoded together: half as many calls of NumPy, in each of which other
-    threads may take over the interpreter.
+    Counts and times are decoded together, by half as many calls of NumPy.
 
     Args:
         message: of the schema.
