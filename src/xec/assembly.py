@@ -42,10 +42,10 @@ def recovered_sensors(event: Event, outputs: Outputs, row: int) -> Recovered:
     channel = np.flatnonzero(~event.npho_valid).astype(np.int32)
     return Recovered(
         channel=channel,
-        npho=outputs["npho_mean"][row, channel],
-        npho_sigma=outputs["npho_sigma"][row, channel],
-        time=outputs["time_mean"][row, channel],
-        time_sigma=outputs["time_sigma"][row, channel],
+        npho=outputs["npho_mean"][row].take(channel),
+        npho_sigma=outputs["npho_sigma"][row].take(channel),
+        time=outputs["time_mean"][row].take(channel),
+        time_sigma=outputs["time_sigma"][row].take(channel),
         status=np.full(len(channel), RecoveryStatus.INPAINTED, dtype=np.uint8),
     )
 

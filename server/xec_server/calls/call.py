@@ -53,9 +53,30 @@ class Call:
 Listener: TypeAlias = Callable[[Call, Refusal, int, int], None]
 """Hears of a call, why an event of it is refused, and the event's run and number."""
 
-Gate: TypeAlias = Callable[[Call], AbstractContextManager[object]]
-"""Entered before a request is decoded and left when the call has ended; raises a Refusal where the
-call is not to go on, and may say by which name the caller goes."""
+Gate: TypeAlias = Callable[[Call], AbstractContextManager[object] | None]
+"""Passed before a request is received; raises a Refusal where the call is not to go on, and may say
+by which name the caller goes. What it returns is entered, and left when the call has ended."""
+
+
+class AtTheEnd:
+    """What a gate has to do when the call ends.
+
+    Args:
+        do: that.
+    """
+
+    __slots__ = ("_do",)
+
+    def __init__(self, do: Callable[[], object]) -> None:
+        self._do = do
+
+    def __enter__(self) -> None:
+        """Nothing before."""
+
+    def __exit__(self, *_: object) -> None:
+        """Do it."""
+        self._do()
+
 
 _CURRENT: ContextVar[Call] = ContextVar("xec_call")
 

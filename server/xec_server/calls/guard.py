@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from inspect import isasyncgenfunction
 from typing import Any, Final, TypeAlias, cast
 
@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from xec_server.calls.call import Call, Context, Gate, current_caller, set_current
-from xec_server.calls.limits import CallLimits, Receipts, within
+from xec_server.calls.limits import CallLimits, Receipts, longest_call
 from xec_server.calls.message_shape import Shape, check_shape, shape_of
 from xec_server.calls.refusal import CODES, Reason, Refusal, refusal_of
 
@@ -60,22 +60,29 @@ def explained(error: Exception, what: str) -> Refusal:
     return refusal or Refusal(Reason.DEFECT, "The server failed on this call: see its log.")
 
 
-@contextmanager
-def _noting_the_end(call: Call) -> Iterator[None]:
+class _NotingTheEnd:
     """Turns errors into refusals, and keeps how the call ended for the gates around."""
-    try:
-        yield
-    except asyncio.CancelledError:
-        call.code = grpc.StatusCode.CANCELLED
-        raise
-    except grpc.aio.AbortError:
-        call.code = grpc.StatusCode.UNKNOWN
-        raise
-    except Exception as error:
-        refusal = explained(error, call.method)
-        call.code, call.reason = CODES[refusal.reason], refusal.reason
-        call.message = refusal.message
-        raise refusal from error
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __enter__(self) -> None:
+        """Nothing has ended yet."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """What went wrong, if anything did."""
+        call = self._call
+        if isinstance(error, asyncio.CancelledError):
+            call.code = grpc.StatusCode.CANCELLED
+        elif isinstance(error, grpc.aio.AbortError):
+            call.code = grpc.StatusCode.UNKNOWN
+        elif isinstance(error, Exception):
+            refusal = explained(error, call.method)
+            call.code, call.reason = CODES[refusal.reason], refusal.reason
+            call.message = refusal.message
+            raise refusal from error
 
 
 Work: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
@@ -118,8 +125,10 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
     ) -> None:
         self._gates = tuple(gates)
         self._watchers = tuple(watchers)
-        self._limits = limits or CallLimits()
-        self._receipts = Receipts(self._limits)
+        limits = limits or CallLimits()
+        self._receipts = Receipts(limits)
+        self._in_time = longest_call(limits)
+        self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
         self,
@@ -127,8 +136,13 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
         """The guarded handler of a call; None where there is no such method."""
-        handler = await continuation(handler_call_details)
-        return None if handler is None else self._guarded(handler_call_details.method, handler)
+        method = handler_call_details.method
+        if method not in self._handlers:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            self._handlers[method] = self._guarded(method, handler)
+        return self._handlers[method]
 
     def _guarded(self, method: str, handler: Handler) -> Handler:
         work = self._bounded(method, handler)
@@ -137,7 +151,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
             this = Call(method, context, context.peer())
             set_current(this)
             try:
-                with self._passed(this):
+                with ExitStack() as gates:
+                    self._pass(this, gates)
                     return await work(contents, context)
             except Refusal as refusal:
                 status = rpc_status.to_status(refusal.status())
@@ -149,6 +164,14 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
             else grpc.stream_unary_rpc_method_handler
         )
         return wrap(call, None, handler.response_serializer)
+
+    def _pass(self, call: Call, gates: ExitStack) -> None:
+        """Pass all gates, which are left when `gates` is."""
+        for watcher in self._watchers:
+            _enter(watcher(call), gates)
+        gates.enter_context(_NotingTheEnd(call))
+        for gate in self._gates:
+            _enter(gate(call), gates)
 
     def _bounded(self, method: str, handler: Handler) -> Work:
         """From bytes to the answer; of a call that ends by itself, within its time."""
@@ -162,26 +185,19 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
             return await work(_requests(contents, parse, shape), context)
 
         async def single(contents: AsyncIterator[bytes], context: Context) -> Any:
-            content = await self._received(contents, context)
-            ends = context.time_remaining() is not None or handler.response_streaming
-            async with within(None if ends else self._limits.longest):
-                return await work(_request(content, parse, shape), context)
+            del contents  # to begin an iteration that is never ended costs a task to end it
+            content = await self._receipts.receive(current_caller(context), context.read)
+            if content is grpc.aio.EOF:  # type: ignore[attr-defined]  # not in the stubs
+                raise Refusal(Reason.UNPARSEABLE_REQUEST, "The call ended without a request.")
+            request = _request(content, parse, shape)
+            if handler.response_streaming or context.time_remaining() is not None:
+                return await work(request, context)
+            with self._in_time():
+                return await work(request, context)
 
         return stream if handler.request_streaming else single
 
-    async def _received(self, contents: AsyncIterator[bytes], context: Context) -> bytes:
-        async with self._receipts(current_caller(context)):
-            content = await anext(contents, None)
-        if content is None:
-            raise Refusal(Reason.UNPARSEABLE_REQUEST, "The call ended without a request.")
-        return content
 
-    @contextmanager
-    def _passed(self, call: Call) -> Iterator[None]:
-        with ExitStack() as stack:
-            for watcher in self._watchers:
-                stack.enter_context(watcher(call))
-            stack.enter_context(_noting_the_end(call))
-            for gate in self._gates:
-                stack.enter_context(gate(call))
-            yield
+def _enter(gate: AbstractContextManager[object] | None, gates: ExitStack) -> None:
+    if gate is not None:
+        gates.enter_context(gate)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from xec.errors import UsageError
-from xec_server.calls.call import Call
+from xec_server.calls.call import AtTheEnd, Call
 from xec_server.calls.refusal import Reason, Refusal
+from xec_server.calls.time_limit import TimeLimit
+
+T = TypeVar("T")
 
 _RETRY_SECONDS: Final = 0.5
 _NOT_COUNTED: Final = frozenset(
@@ -68,27 +71,24 @@ class CallCount:
         """Calls that have passed and not ended."""
         return self._total
 
-    @contextmanager
-    def __call__(self, call: Call) -> Iterator[None]:
+    def __call__(self, call: Call) -> AtTheEnd | None:
         """One call.
 
         Raises:
             Refusal: there are too many, of this caller or in all.
         """
         if call.method in _NOT_COUNTED:
-            yield
-            return
-        caller = call.caller
-        self._check(caller)
-        self._callers[caller] += 1
+            return None
+        self._check(call.caller)
+        self._callers[call.caller] += 1
         self._total += 1
-        try:
-            yield
-        finally:
-            self._total -= 1
-            self._callers[caller] -= 1
-            if not self._callers[caller]:
-                del self._callers[caller]
+        return AtTheEnd(partial(self._leave, call.caller))
+
+    def _leave(self, caller: str) -> None:
+        self._total -= 1
+        self._callers[caller] -= 1
+        if not self._callers[caller]:
+            del self._callers[caller]
 
     def _check(self, caller: str) -> None:
         limits = self._limits
@@ -110,51 +110,46 @@ class Receipts:
     """
 
     def __init__(self, limits: CallLimits) -> None:
-        self._limits = limits
-        self._callers: dict[str, tuple[asyncio.Semaphore, int]] = {}
+        self._at_once = limits.receipts
+        self._in_time = TimeLimit(
+            limits.receiving,
+            Reason.REQUEST_INCOMPLETE,
+            f"The request did not arrive within {limits.receiving:g} s.",
+        )
+        self._callers: dict[str, _Turns] = {}
 
-    @asynccontextmanager
-    async def __call__(self, caller: str) -> AsyncIterator[None]:
-        """While one message is being received.
+    async def receive(self, caller: str, read: Callable[[], Awaitable[T]]) -> T:
+        """What `read` brings, once it is the caller's turn.
 
         Raises:
             Refusal: it did not come in time.
         """
-        turns, users = self._callers.get(caller, (asyncio.Semaphore(self._limits.receipts), 0))
-        self._callers[caller] = turns, users + 1
+        turns = self._callers.get(caller)
+        if turns is None:
+            turns = self._callers[caller] = _Turns(asyncio.Semaphore(self._at_once))
+        turns.users += 1
         try:
-            async with asyncio.timeout(self._limits.receiving) as limit, turns:
-                yield
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise Refusal(
-                Reason.REQUEST_INCOMPLETE,
-                f"The request did not arrive within {self._limits.receiving:g} s.",
-            ) from None
+            with self._in_time():
+                async with turns.free:
+                    return await read()
         finally:
-            self._leave(caller)
-
-    def _leave(self, caller: str) -> None:
-        turns, users = self._callers.pop(caller)
-        if users > 1:
-            self._callers[caller] = turns, users - 1
+            turns.users -= 1
+            if not turns.users:
+                del self._callers[caller]
 
 
-@asynccontextmanager
-async def within(seconds: float | None) -> AsyncIterator[None]:
-    """End what takes longer.
+@dataclass(slots=True)
+class _Turns:
+    """Of one caller, and how many use them or wait for one."""
 
-    Raises:
-        Refusal: it did.
-    """
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            yield
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        raise Refusal(
-            Reason.DEADLINE_PASSED,
-            f"A call without a deadline ends after {seconds:g} s: give it one, or send less.",
-        ) from None
+    free: asyncio.Semaphore
+    users: int = 0
+
+
+def longest_call(limits: CallLimits) -> TimeLimit:
+    """The limit of calls that have none of their own."""
+    return TimeLimit(
+        limits.longest,
+        Reason.DEADLINE_PASSED,
+        f"A call without a deadline ends after {limits.longest:g} s: give it one, or send less.",
+    )

@@ -58,8 +58,8 @@ class Admission:
             run: await self.lists.of(dead_list, run)
             for run in dict.fromkeys(message.run for message in messages)
         }
-        masks = {run: one.dead.mask for run, one in held.items()}
-        events = checked_events(messages, [masks[message.run] for message in messages], paths)
+        dead = [held[message.run].dead.mask for message in messages]
+        events = checked_events(messages, dead, paths)
         origins = {
             run: replace(
                 served.provenance,

@@ -7,8 +7,6 @@ and was 0.53 where calls were received first (`benchmarks/overload.py`, docs/log
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from xec.engines.priority import Priority
@@ -30,8 +28,7 @@ class Haste:
     def __init__(self, queue: EventQueue) -> None:
         self._queue = queue
 
-    @contextmanager
-    def __call__(self, call: Call) -> Iterator[None]:
+    def __call__(self, call: Call) -> None:
         """Let a call pass that may be in time.
 
         Raises:
@@ -45,4 +42,3 @@ class Haste:
             now = asyncio.get_running_loop().time()
             deadline = None if remaining is None else now + remaining
             self._queue.check(1, deadline, Priority.ONLINE, (call.caller, ""))
-        yield

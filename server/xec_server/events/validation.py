@@ -36,33 +36,19 @@ def _description(value: np.float32) -> str:
 
 def _check_values(values: FloatArray, path: str, findings: _Findings) -> None:
     """Report what is no number or a marker; invalid readings are 0 by now."""
-    good = np.abs(values) <= LARGEST_READING  # False for NaN
-    if good.all():
+    size = np.abs(values)
+    if size.max() <= LARGEST_READING:  # False for NaN
         return
-    bad = np.flatnonzero(~good)
+    bad = np.flatnonzero(~(size <= LARGEST_READING))
     room = MAX_VIOLATIONS - len(findings.kept)
     for channel in bad[:room]:
         findings.add(f"{path}[{channel}]", _description(values[channel]))
     findings.total += len(bad[room:])
 
 
-def _without(event: Event, dead: BoolArray) -> Event:
-    if not dead.any():
-        return event
-    live = ~dead
-    return Event(
-        event.run,
-        event.event,
-        np.where(live, event.npho, np.float32(0)),
-        np.where(live, event.time, np.float32(0)),
-        event.npho_valid & live,
-        event.time_valid & live,
-    )
-
-
 def _checked(message: pb.Event, dead: BoolArray, path: str, findings: _Findings) -> Event | None:
     try:
-        event = _without(event_from_proto(message), dead)
+        event = event_from_proto(message, dead)
     except InvalidEvent as error:
         for violation in error.violations:
             findings.add(f"{path}.{violation.field}", violation.description)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -54,8 +54,7 @@ class IdentityGate:
         self._open: set[_Open] = set()
         self._look: asyncio.TimerHandle | None = None
 
-    @contextmanager
-    def __call__(self, call: Call) -> Iterator[None]:
+    def __call__(self, call: Call) -> AbstractContextManager[None] | None:
         """Let a call through.
 
         Raises:
@@ -64,12 +63,10 @@ class IdentityGate:
         right = right_for(call.method)
         proof = credentials_of(call.context)
         if right in PUBLIC:
-            yield
-            return
+            return None
         holder = self._permitted(proof, right)
         call.caller = holder.name or call.caller
-        with self._followed(proof, right):
-            yield
+        return None if self._register is None else self._followed(proof, right)
 
     def _permitted(self, proof: Credentials, right: Right) -> Holder:
         """Who calls, perhaps without a name.
@@ -108,7 +105,7 @@ class IdentityGate:
     def _followed(self, proof: Credentials, right: Right) -> Iterator[None]:
         """Ends what is inside when the caller may not go on."""
         task = asyncio.current_task()
-        if self._register is None or task is None:
+        if task is None:
             yield
             return
         this = _Open(task, proof, right)

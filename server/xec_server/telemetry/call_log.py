@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from grpc import StatusCode
 
-from xec_server.calls.call import Call
+from xec_server.calls.call import AtTheEnd, Call
 from xec_server.calls.refusal import CODES, Refusal
 
 log = logging.getLogger(__name__)
@@ -31,20 +30,16 @@ def _level_of(code: StatusCode) -> int:
     return _LEVELS.get(code, logging.INFO)
 
 
-@contextmanager
-def log_call(call: Call) -> Iterator[None]:
+def log_call(call: Call) -> AtTheEnd:
     """A gate that writes how the call ended."""
-    began = time.perf_counter()
     call.listeners.append(_log_event)
-    try:
-        yield
-    finally:
-        level = _level_of(call.code)
-        if log.isEnabledFor(level):
-            _log_end(call, level, time.perf_counter() - began)
+    return AtTheEnd(partial(_log_end, call, time.perf_counter()))
 
 
-def _log_end(call: Call, level: int, seconds: float) -> None:
+def _log_end(call: Call, began: float) -> None:
+    level = _level_of(call.code)
+    if not log.isEnabledFor(level):
+        return
     code, reason = call.code.name, call.reason or ""
     ended = "answered" if call.code is StatusCode.OK else "not answered"
     details = {
@@ -55,7 +50,7 @@ def _log_end(call: Call, level: int, seconds: float) -> None:
         "run": call.run,
         "event": call.event,
         "events": call.events or None,
-        "seconds": seconds,
+        "seconds": time.perf_counter() - began,
         "kind": f"call {call.method} {code} {reason}".rstrip(),
     }
     log.log(level, "%s: %s", ended, call.message or code, extra=details)

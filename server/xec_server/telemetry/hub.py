@@ -6,8 +6,9 @@ A defect in here is counted, logged once in a while, and never reaches a call.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from xec.assembly import Outputs
 from xec.engines.base import Engine, ModelInfo, Tensors
 from xec.engines.priority import Priority
 from xec.errors import UsageError
-from xec_server.calls.call import Call, Gate
+from xec_server.calls.call import AtTheEnd, Call, Gate
 from xec_server.events.work import EventQueue, Observe, Work, unobserved
 from xec_server.telemetry.call_log import log_call
 from xec_server.telemetry.queue import Answers, WatchedQueue
@@ -144,21 +145,19 @@ class Telemetry:
     def _harmless(self, gate: Gate) -> Gate:
         """The gate, whose own defects do not reach the call."""
 
-        @contextmanager
-        def around(call: Call) -> Iterator[None]:
+        def around(call: Call) -> AtTheEnd | None:
             entered = self._entered(gate, call)
-            try:
-                yield
-            finally:
-                if entered is not None:
-                    self._try(entered.__exit__, None, None, None)
+            if entered is None:
+                return None
+            return AtTheEnd(partial(self._try, entered.__exit__, None, None, None))
 
         return around
 
     def _entered(self, gate: Gate, call: Call) -> AbstractContextManager[object] | None:
         try:
             watching = gate(call)
-            watching.__enter__()
+            if watching is not None:
+                watching.__enter__()
         except Exception as error:
             self._note(error)
             return None

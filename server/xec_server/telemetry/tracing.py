@@ -115,11 +115,11 @@ class Tracing:
             about |= {"xec.run": works[0].event.run, "xec.event": works[0].event.event}
         self._span("queue", about, began, began + int(last * _NS))
         engines = sorted({answer.value.provenance.engine for answer in answers})
-        about |= {
+        how: dict[str, str | int] = {  # not once more what they are: each attribute costs
             "xec.engine": ",".join(engines),
             "xec.batch_size": max(answer.batch_size for answer in answers),
         }
-        self._span("compute", about, began + int(first * _NS), began + int(end * _NS))
+        self._span("compute", how, began + int(first * _NS), began + int(end * _NS))
 
     def failed(self, began: int, works: Sequence[Work], error: BaseException) -> None:
         """Make the span of events that were not answered."""

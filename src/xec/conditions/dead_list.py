@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self
 
@@ -61,13 +62,20 @@ class DeadList:
 
     @property
     def mask(self) -> BoolArray:
-        """True where a sensor is dead, (4760,)."""
-        mask = np.zeros(N_CHANNELS, dtype=np.bool_)
-        mask[list(self.channels)] = True
-        return mask
+        """True where a sensor is dead, (4760,); read-only, and the same array each time."""
+        return _mask_of(self.channels)
 
     def __len__(self) -> int:
         return len(self.channels)
+
+
+@lru_cache(maxsize=64)
+def _mask_of(channels: tuple[int, ...]) -> BoolArray:
+    """A server asks for it with every event."""
+    mask = np.zeros(N_CHANNELS, dtype=np.bool_)
+    mask[list(channels)] = True
+    mask.setflags(write=False)
+    return mask
 
 
 def _as_id(channel: object) -> int:

@@ -46,11 +46,12 @@ def _inner(values: BoolArray) -> BoolArray:
 
 def _each_way(grid: BoolArray, outside: bool, join: np.ufunc) -> BoolArray:
     """Each cell joined with its eight neighbours; `outside` stands beyond the edges."""
-    for _ in range(2):
-        padded = np.full((len(grid) + 2, grid.shape[1]), outside)
-        padded[1:-1] = grid
-        grid = join(join(padded[:-2], padded[1:-1]), padded[2:]).T
-    return np.ascontiguousarray(grid)
+    rows, columns = grid.shape
+    padded = np.full((rows + 2, columns + 2), outside)
+    padded[1:-1, 1:-1] = grid
+    upright = join(join(padded[:-2], padded[1:-1]), padded[2:])
+    joined: BoolArray = join(join(upright[:, :-2], upright[:, 1:-1]), upright[:, 2:])
+    return joined
 
 
 def hidden_share(valid: BoolArray, npho_mean: NDArray[np.float32]) -> float:

@@ -129,8 +129,9 @@ def features_of(event: Event, outputs: Outputs, row: int, geometry: Geometry) ->
     """
     valid = event.npho_valid
     mean = outputs["npho_mean"][row][valid].astype(np.float64)
-    pull = (event.npho[valid] - mean) / outputs["npho_sigma"][row][valid]
-    square = pull * pull
+    square = event.npho[valid] - mean
+    square /= outputs["npho_sigma"][row][valid]
+    square *= square
     uvw = outputs["uvw"][row].astype(np.float64)
     return np.array(
         [
@@ -149,14 +150,13 @@ def _log_mean(square: FloatArray) -> float:
 
 def _log_time_spread(event: Event, uvw: FloatArray, geometry: Geometry) -> float:
     """Logarithm of the spread in ns of the times, each less the light's flight, by light."""
-    timed = np.flatnonzero(event.time_valid & event.npho_valid)
-    timed = timed[event.npho[timed] > MIN_PHOTONS_FOR_TIME]
+    timed = np.flatnonzero(event.time_valid & (event.npho > MIN_PHOTONS_FOR_TIME))
     if len(timed) < 2:
         return float(np.log(SPREAD_FLOOR))
-    away = geometry.position[timed] - xyz_from_uvw(uvw)
-    flight = np.sqrt((away * away).sum(axis=1)) * (LIGHT_INDEX / SPEED_OF_LIGHT_CM_PER_NS)
-    start = event.time[timed] - flight
-    weight = event.npho[timed].astype(np.float64)
+    away = _places(geometry).take(timed, axis=1) - xyz_from_uvw(uvw)[:, None]
+    flight = np.sqrt((away * away).sum(axis=0)) * (LIGHT_INDEX / SPEED_OF_LIGHT_CM_PER_NS)
+    start = event.time.take(timed) - flight
+    weight = event.npho.take(timed).astype(np.float64)
     weight /= weight.sum()
     residual = start - (weight * start).sum()
     return float(np.log(np.sqrt((weight * residual * residual).sum()) + SPREAD_FLOOR))
@@ -164,11 +164,19 @@ def _log_time_spread(event: Event, uvw: FloatArray, geometry: Geometry) -> float
 
 def _dead_in_front(valid: NDArray[np.bool_], uvw: FloatArray, geometry: Geometry) -> float:
     """Share of dead sensors among the 5 x 5 of the inner face around the predicted position."""
-    du, dv = _inner_places(geometry) - uvw[:2, None]
-    nearest = int(np.argmin(du * du + dv * dv))
+    away = _inner_places(geometry) - uvw[:2, None]
+    away *= away
+    nearest = int(np.argmin(away[0] + away[1]))
     r, c = divmod(nearest, INNER_GRID.shape[1])
     rows, columns = slice(max(r - REACH, 0), r + REACH + 1), slice(max(c - REACH, 0), c + REACH + 1)
-    return 1.0 - float(valid[:N_MPPC].reshape(INNER_GRID.shape)[rows, columns].mean())
+    around = valid[:N_MPPC].reshape(INNER_GRID.shape)[rows, columns]
+    return 1.0 - np.count_nonzero(around) / around.size
+
+
+@lru_cache(maxsize=4)
+def _places(geometry: Geometry) -> FloatArray:
+    """Coordinates (3, 4760) of all sensors, each in one piece of memory."""
+    return np.ascontiguousarray(geometry.position.T)
 
 
 @lru_cache(maxsize=4)

@@ -6,7 +6,7 @@ first. What a sender left in an invalid reading is dropped here: it decodes to 0
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -27,9 +27,11 @@ from xec.wire.limits import MAX_VIOLATIONS
 from xec.wire.v1 import reconstruction_pb2 as pb
 
 ARRAY_BYTES: Final = 4 * N_CHANNELS
-MASK_BYTES: Final = (N_CHANNELS + 7) // 8
+MASK_BYTES: Final = N_CHANNELS // 8  # without a rest: no bit is left over
 
 _FLOAT32: Final = np.dtype("<f4")
+_CONTENTS: Final = ("npho", "time", "npho_valid", "time_valid")
+_ALL_VALID: Final = b"\xff" * MASK_BYTES
 _FLAGS: Final = {
     "outside_fiducial": Flag.OUTSIDE_FIDUCIAL,
     "outside_domain": Flag.OUTSIDE_DOMAIN,
@@ -48,19 +50,6 @@ def encode_mask(mask: BoolArray) -> bytes:
     return np.packbits(mask, bitorder="little").tobytes()
 
 
-def decode_array(content: bytes) -> FloatArray:
-    """The (4760,) values in `content`, which has `ARRAY_BYTES` bytes; read-only, not copied."""
-    return np.frombuffer(content, dtype=_FLOAT32).astype(np.float32, copy=False)
-
-
-def decode_mask(content: bytes) -> BoolArray:
-    """The (4760,) mask in `content`, which has `MASK_BYTES` bytes; empty means all True."""
-    if not content:
-        return np.ones(N_CHANNELS, dtype=np.bool_)
-    bits = np.frombuffer(content, dtype=np.uint8)
-    return np.unpackbits(bits, count=N_CHANNELS, bitorder="little").view(np.bool_)
-
-
 def event_to_proto(event: Event) -> pb.Event:
     """The message of one event."""
     return pb.Event(
@@ -73,46 +62,49 @@ def event_to_proto(event: Event) -> pb.Event:
     )
 
 
-def _length_violations(message: pb.Event) -> tuple[Violation, ...]:
+def _length_violations(contents: Mapping[str, bytes]) -> tuple[Violation, ...]:
     violations = []
     for name in ("npho", "time"):
-        length = len(getattr(message, name))
+        length = len(contents[name])
         if length != ARRAY_BYTES:
             text = f"{length} bytes; {N_CHANNELS} float32 values take {ARRAY_BYTES}."
             violations.append(Violation(name, text))
     for name in ("npho_valid", "time_valid"):
-        length = len(getattr(message, name))
+        length = len(contents[name])
         if length not in (0, MASK_BYTES):
             text = f"{length} bytes; {N_CHANNELS} bits take {MASK_BYTES}, or 0 for all valid."
             violations.append(Violation(name, text))
     return tuple(violations)
 
 
-def event_from_proto(message: pb.Event) -> Event:
+def event_from_proto(message: pb.Event, dead: BoolArray | None = None) -> Event:
     """The event in a message; invalid readings become 0.
 
     Valid readings are passed as they are: whether they are finite is for the receiver to check.
+    Counts and times are decoded together, by half as many calls of NumPy.
+
+    Args:
+        message: of the schema.
+        dead: (4760,) sensors that are invalid whatever the message says; None: there are none.
 
     Raises:
         InvalidEvent: an array or a mask has the wrong length; its violations name which.
     """
-    violations = _length_violations(message)
+    contents = {name: getattr(message, name) for name in _CONTENTS}  # each access copies
+    violations = _length_violations(contents)
     if violations:
         raise InvalidEvent(
             f"Event {message.event} of run {message.run} has arrays of the wrong length.",
             violations,
         )
-    npho_valid = decode_mask(message.npho_valid)
-    time_valid = decode_mask(message.time_valid)
-    zero = np.float32(0)
-    return Event(
-        run=message.run,
-        event=message.event,
-        npho=np.where(npho_valid, decode_array(message.npho), zero),
-        time=np.where(time_valid, decode_array(message.time), zero),
-        npho_valid=npho_valid,
-        time_valid=time_valid,
-    )
+    npho_valid, time_valid = (contents[name] or _ALL_VALID for name in _CONTENTS[2:])
+    values = np.frombuffer(contents["npho"] + contents["time"], dtype=_FLOAT32)
+    bits = np.frombuffer(npho_valid + time_valid, dtype=np.uint8)
+    valid = np.unpackbits(bits, bitorder="little").view(np.bool_).reshape(2, N_CHANNELS)
+    if dead is not None:
+        valid &= ~dead
+    npho, time = np.where(valid, values.reshape(2, N_CHANNELS), np.float32(0))
+    return Event(message.run, message.event, npho, time, *valid)
 
 
 def dead_list_of_channels(dead: BoolArray) -> pb.DeadList:
