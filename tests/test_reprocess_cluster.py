@@ -19,14 +19,21 @@ import psutil
 import pytest
 
 from support_reconstruct import assert_refused
-from support_reprocess import Call, command_line, contents, write_run, wrong_with
-from test_reprocess_kills import finish, start
+from support_reprocess import (
+    TESTS,
+    Call,
+    command_line,
+    contents,
+    finish,
+    start,
+    write_run,
+    wrong_with,
+)
 from xec.errors import UsageError
 from xec_client.reprocess.cluster_address import ClusterAddress, ClusterKind, parse_cluster
 from xec_client.reprocess.feeding import LOST
 from xec_client.reprocess.manifest import NAME
 
-TESTS = Path(__file__).parent
 EVENTS = {1: 24, 2: 24, 3: 0, 4: 17}
 EXPECTED = Counter((1000 + run, event) for run, count in EVENTS.items() for event in range(count))
 
