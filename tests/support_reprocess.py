@@ -47,20 +47,15 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     return call
 
 
-def program(name: str, *arguments: object, **pipes: int) -> subprocess.Popen[str]:
-    """A program of these tests, which finds what they find."""
-    return subprocess.Popen(
-        [sys.executable, str(TESTS / name), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])},
-        stdout=subprocess.PIPE,
-        text=True,
-        **pipes,
-    )
-
-
 def start(*arguments: object) -> subprocess.Popen[str]:
     """A call in a process of its own."""
-    return program("reprocess_cli.py", *arguments, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, str(TESTS / "reprocess_cli.py"), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finish(*arguments: object) -> None:

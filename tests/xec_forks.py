@@ -1,11 +1,11 @@
-"""`xec reprocess` many times without its imports: each call a fork of one process that has them.
+"""`xec` many times without its imports: each call is a fork of one process that has them.
 
-Run: python tests/reprocess_forks.py LOG. A line on standard input is the arguments of a call, as a
-JSON list, and is answered by the number of its process; a line `null` waits for that process to
-end, and is answered by its status as `subprocess` has it. What the calls print goes to LOG.
+Run: python tests/xec_forks.py LOG. What the calls print goes to LOG. A line on standard input is a
+call in JSON, Python text that its process runs before, and the arguments; it is answered by the
+number of the process. A line `null` waits for the end of that process, and is answered by its
+status as `subprocess` has it. Until then its number means no other.
 
-The process forks before anything of a call ran, and has no threads then. A process that ended is
-kept until it is waited for, so that its number means no other.
+This process never runs a call, nor has it a thread or a connection when it forks.
 """
 
 from __future__ import annotations
@@ -15,20 +15,25 @@ import os
 import sys
 import traceback
 from importlib import import_module
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
-from reprocess_cli import only_ours
 from xec import cli
 
-# What a call imports, which takes most of its time; not ONNX Runtime, whose import starts a thread.
+COMMANDS = {
+    "daq": "xec_client.daq.command:COMMAND",
+    "reprocess": "xec_client.reprocess.command:COMMAND",
+}
+# What calls import, which takes most of their time; not ONNX Runtime, which starts a thread then.
 NEEDED = (
-    "pydantic.type_adapter",
     "pyarrow.parquet",
+    "pydantic.type_adapter",
     "uproot",
     "xec.engines.onnx",
     "xec.io.midas.event_writer",
+    "xec_client.daq.session",
     "xec_client.reprocess.calling",
-    "xec_client.reprocess.command",
     "xec_client.reprocess.local",
 )
 # jemalloc, Arrow's allocator, gives each fork a thread of its own again.
@@ -41,41 +46,47 @@ def threads() -> list[str]:
     return [name for name in ((p / "comm").read_text().strip() for p in tasks) if name != HARMLESS]
 
 
-def call(arguments: list[str], log: int) -> None:
+def entries(**_: str) -> list[Any]:
+    return [EntryPoint(name, place, cli.GROUP) for name, place in COMMANDS.items()]
+
+
+def call(first: str, arguments: list[str], log: int) -> None:
     """One call, in a process of its own, which ends here."""
     os.dup2(log, 1)
     os.dup2(log, 2)
-    sys.argv = ["xec", "reprocess", *arguments]
+    sys.argv = ["xec", *arguments]
+    code = 1
     try:
+        exec(first, {})
         cli.main()
         code = 0
     except SystemExit as end:
         code = int(end.code or 0)
     except BaseException:
         traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def serve(log: int) -> None:
     process = 0
     for line in sys.stdin:
-        arguments = json.loads(line)
-        if arguments is None:
+        asked = json.loads(line)
+        if asked is None:
             answer = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         else:
             assert threads() == []
             answer = process = os.fork()
             if process == 0:
-                call(arguments, log)
+                call(*asked, log)
         sys.stdout.write(f"{answer}\n")
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    for name in NEEDED:
+    for name in [*NEEDED, *(place.partition(":")[0] for place in COMMANDS.values())]:
         import_module(name)
-    cli.entry_points = only_ours
+    cli.entry_points = entries
     serve(os.open(Path(sys.argv[1]), os.O_WRONLY | os.O_CREAT | os.O_APPEND))
