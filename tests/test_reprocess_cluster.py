@@ -34,6 +34,7 @@ from xec_client.reprocess.cluster_address import ClusterAddress, ClusterKind, pa
 from xec_client.reprocess.feeding import LOST
 from xec_client.reprocess.manifest import NAME
 
+LOST_WORKER = "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT"
 EVENTS = {1: 24, 2: 24, 3: 0, 4: 17}
 EXPECTED = Counter((1000 + run, event) for run, count in EVENTS.items() for event in range(count))
 
@@ -144,12 +145,14 @@ def test_twenty_runs_come_out_the_same_though_workers_are_killed(
 def test_a_run_that_kills_its_workers_fails_and_the_others_go_on(
     runs: list[Path], stub_repository: Path, tmp_path: Path
 ) -> None:
+    """Also where workers come back later than Dask waits for them by itself."""
+    paths = os.pathsep.join([str(TESTS), *sys.path])
     done = subprocess.run(
         [
             *(sys.executable, TESTS / "reprocess_poison.py", stub_repository, tmp_path / "out"),
             *runs,
         ],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])},
+        env={**os.environ, "PYTHONPATH": paths, LOST_WORKER: "10ms"},
         capture_output=True,
         text=True,
         check=False,
