@@ -93,11 +93,11 @@ async def test_the_control_a_server_that_keeps_requests_is_caught(
 
 @pytest.mark.faults
 async def test_very_many_calls_leave_nothing_behind(stub_repository: Path, tmp_path: Path) -> None:
-    """The more calls, the smaller what each of them may leave: 50 bytes in the long run."""
-    warm, calls = sizes.of(6_000, 60_000), sizes.of(24_000, 200_000)
+    """The more calls, the smaller what each may leave: 3 kB, or 50 bytes in the long run."""
+    warm, calls = sizes.of(8_000, 60_000), sizes.of(16_000, 200_000)
     held, tally = await soaked(stub_repository, tmp_path, warm, calls)
     check_tally(tally, calls)
     assert held[-1].descriptors == held[0].descriptors, held
     assert held[-1].threads == held[0].threads, held
     log.info("grown by %.2f %%", 100 * grown(held))
-    assert grown(held) < (0.02 if sizes.IS_FULL else 0.05), held
+    assert grown(held) < (0.02 if sizes.IS_FULL else 0.1), held

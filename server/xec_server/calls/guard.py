@@ -68,8 +68,8 @@ def _noting_the_end(call: Call) -> Iterator[None]:
     except asyncio.CancelledError:
         call.code = grpc.StatusCode.CANCELLED
         raise
-    except grpc.aio.AbortError:
-        call.code = grpc.StatusCode.UNKNOWN
+    except grpc.aio.AbortError:  # by a service of gRPC's own
+        call.code = cast("grpc.StatusCode", call.context.code())
         raise
     except Exception as error:
         refusal = explained(error, call.method)
