@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from select import select
 
 PROGRAM = Path(__file__).with_name("xec_forks.py")
 
@@ -38,6 +40,16 @@ class Forks:
         """The status of a call to its end."""
         self.start(*arguments, first=first)
         return self.status()
+
+    def killed(self, process: int, after: float) -> bool:
+        """Kill the call after so many seconds; False: it had ended well by itself."""
+        end = os.pidfd_open(process)
+        select([end], [], [], after)
+        os.close(end)
+        os.kill(process, signal.SIGKILL)  # its number is its own until its status is asked for
+        status = self.status()
+        assert status in (0, -signal.SIGKILL), self.printed
+        return status != 0
 
     @property
     def printed(self) -> str:

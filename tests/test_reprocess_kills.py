@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 import time
 from collections import Counter
@@ -52,12 +51,8 @@ def kill_once(forks: Forks, out: Path, random: Random, *arguments: object) -> bo
     until = time.monotonic() + PATIENCE
     while not select([ended], [], [], 0.002)[0] and progress(out) == before:
         assert time.monotonic() < until, "the process does not begin"
-    select([ended], [], [], random.random() * 0.15)
     os.close(ended)
-    os.kill(process, signal.SIGKILL)
-    status = forks.status()
-    assert status in (0, -signal.SIGKILL), forks.printed
-    return status != 0
+    return forks.killed(process, random.random() * 0.15)
 
 
 def kill_many(
