@@ -19,14 +19,12 @@ from support_daq import (
     Folders,
     ServerProcess,
     digests_of,
-    ended,
     events_of,
-    killed,
     ledger_of,
     midas_file,
     other_model,
-    xec,
 )
+from support_forks import Forks, forking
 from xec.io.parquet_read import describe_results, read_results
 from xec_client.daq.parts import ids_in
 from xec_client.daq.spool.check import Verdict, check
@@ -34,7 +32,7 @@ from xec_client.daq.spool.contents import read_contents
 from xec_client.daq.spool.ids import EventId
 
 EVENTS_PER_RUN = 150
-LONGEST_LIFE = 2.0  # s, of which about a half goes into starting
+LONGEST_LIFE = 1.0  # s
 MANNER = ("--rate", "150", "--part-seconds", "0.1", "--batch-size", "8", "--quiet")
 
 
@@ -62,18 +60,21 @@ class Killer:
         self._thread.join()
 
 
-def replay(folders: Folders, source: Path, address: str, random: Random, most: int) -> int:
+def replay(
+    forks: Forks, folders: Folders, source: Path, address: str, random: Random, most: int
+) -> int:
     """Forward a run, killed at most so often: the kills."""
     arguments = ["daq", "--replay", source, *MANNER, *folders.arguments(address)]
     kills = 0
     while kills < most:
-        if not killed(xec(*arguments), random.random() * LONGEST_LIFE):
+        process = forks.start(*arguments)
+        if not forks.killed(process, random.random() * LONGEST_LIFE):
             return kills
         kills += 1
     return kills
 
 
-def kill_many(folder: Path, kills: int, seed: int) -> tuple[Verdict, int, int]:
+def kill_many(forks: Forks, folder: Path, kills: int, seed: int) -> tuple[Verdict, int, int]:
     """The verdict, and the kills of forwarder and server."""
     random, folders = Random(seed), Folders(folder)
     ledger: dict[EventId, str] = {}
@@ -84,11 +85,10 @@ def kill_many(folder: Path, kills: int, seed: int) -> tuple[Verdict, int, int]:
             batch = events_of(run, EVENTS_PER_RUN, seed=run)
             ledger |= ledger_of(batch)
             source = midas_file(folder / f"run{run:05d}.mid", batch)
-            mine += replay(folders, source, killer.server.address, random, 12)
+            mine += replay(forks, folders, source, killer.server.address, random, 12)
             # What the last kill left of this run comes from the file once more.
             last = ["daq", "--replay", source, "--quiet", *folders.arguments(killer.server.address)]
-            status, _, error = ended(xec(*last), 120)
-            assert status == 0, error
+            assert forks.ended(*last) == 0, forks.printed
             source.unlink()
     finally:
         killer.stop()
@@ -108,7 +108,10 @@ def verdict_of_parts(folders: Folders, ledger: dict[EventId, str]) -> Verdict:
 
 if __name__ == "__main__":
     place, count, first_seed = sys.argv[1:]
-    verdict, of_forwarder, of_server = kill_many(Path(place), int(count), int(first_seed))
+    with forking(Path(place)) as calls:
+        verdict, of_forwarder, of_server = kill_many(
+            calls, Path(place), int(count), int(first_seed)
+        )
     line = f"{of_forwarder} kills of the forwarder, {of_server} of the server: {verdict}\n"
     sys.stdout.write(line)
     sys.exit(0 if verdict.is_clean else 1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +32,6 @@ class Poisoned(Embedded):
 
             def reconstruct(work: Work) -> list[Reconstruction]:
                 if POISON in work.events.run:
-                    time.sleep(0.5)  # until the worker's nanny knows that it runs
                     os._exit(11)
                 return backend.reconstruct(work)
 
@@ -46,7 +44,7 @@ def main(model: str, out: str, *runs: str) -> None:
     from reprocess_poison import Poisoned as Named
 
     job = Job([Path(run) for run in runs], Path(out), Named(Path(model), 1), part_events=8)
-    course = reprocess(job, OnCluster(parse_cluster("local:2"), patience=30), lambda _: None)
+    course = reprocess(job, OnCluster(parse_cluster("local:2"), patience=120), lambda _: None)
     found = {s.path.name: course.status_of(s) for s in course.sources}
     sys.stdout.write(json.dumps({name: [s.state, s.reason] for name, s in found.items()}))
 

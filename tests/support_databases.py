@@ -110,9 +110,14 @@ class Server:
         return True
 
     def stop(self, how: signal.Signals) -> None:
+        """Until its children are gone too: those of one that is killed answer for a while."""
+        import psutil
+
         assert self.process is not None
+        children = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(how)
         self.process.wait(30)
+        assert psutil.wait_procs(children, 30)[1] == []
 
     def pause(self) -> None:
         """Stop the server and its children without closing their connections."""

@@ -1,7 +1,9 @@
-"""`xec reprocess` called in this process, runs for it, and an independent look at its parts."""
+"""`xec reprocess` in this process or one of its own, runs for it, and a look at its parts."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -25,6 +27,7 @@ from xec_client.reprocess.manifest import read_manifest
 from xec_client.reprocess.status import damaged, read_lineages
 
 Call = Callable[..., Outcome]
+TESTS = Path(__file__).parent
 
 
 def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
@@ -42,6 +45,24 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
         return Outcome(code, captured.out, captured.err)
 
     return call
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """A call in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, str(TESTS / "reprocess_cli.py"), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(*arguments: object) -> None:
+    """The same, to its good end."""
+    process = start(*arguments)
+    _, error = process.communicate()
+    assert process.returncode == 0, error
 
 
 def write_run(folder: Path, number: int, count: int, suffix: str = ".root") -> Path:

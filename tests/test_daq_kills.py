@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import support_sizes as sizes
-from support_daq import Folders, ended, events_of, midas_file, server_process, verdict_of, xec
+from support_daq import Folders, events_of, midas_file, server_process, verdict_of
+from support_forks import forking
 
 TESTS = Path(__file__).parent
 KILLS = sizes.of(30, 300)
@@ -63,18 +64,16 @@ def test_a_kill_at_every_operation_on_the_disk_loses_nothing(
     """N from 1 until a life comes to its end without reaching the N-th operation."""
     batch = events_of(9, 12)
     source = midas_file(tmp_path / "run00009.mid", batch)
-    with server_process(stub_repository) as server:
+    with server_process(stub_repository) as server, forking(tmp_path) as forks:
         for number in count(1):
             folders = Folders(tmp_path / f"{number}")
             arguments = ["daq", "--replay", source, "--part-events", "5", "--batch-size", "3"]
             arguments += folders.arguments(server.address)
-            prelude = _KILL_AT.format(number=number, before=before)
-            status, _, error = ended(xec(*arguments, first=prelude))
-            assert status in (0, -signal.SIGKILL), error
+            status = forks.ended(*arguments, first=_KILL_AT.format(number=number, before=before))
+            assert status in (0, -signal.SIGKILL), forks.printed
             if status == 0:
                 break
-            status, _, error = ended(xec(*arguments))
-            assert status == 0, error
+            assert forks.ended(*arguments) == 0, forks.printed
             verdict = verdict_of(folders, batch)
             assert verdict.is_clean, f"operation {number}: {verdict}"
             assert verdict.results == 12, f"operation {number}: {verdict}"

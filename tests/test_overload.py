@@ -31,7 +31,7 @@ from xec.wire.v1.reconstruction_pb2_grpc import ReconstructionStub
 
 log = logging.getLogger(__name__)
 
-DEADLINE = 0.5  # seconds; of events that compute in 0.01 s
+DEADLINE = 0.5  # seconds; of events that compute in 0.02 s
 GROUP = 4
 TRIES = 3  # what else a machine does may take from the server in one of them
 NO_BOUND = f"""
@@ -179,13 +179,17 @@ async def test_who_comes_back_when_told_to_is_served(stub_repository: Path) -> N
 async def test_the_queue_bounds_how_long_accepted_calls_wait(
     stub_repository: Path, first: str
 ) -> None:
+    """Counted in the calls that are answered meanwhile, which no other work on the machine alters.
+
+    Answers that the client has not read yet count too.
+    """
     async with target(stub_repository, first) as place:
         capacity = await closed_loop(singles(place, None), 1.5, 32)
         kind = Kind()
-        await open_loop(kind, singles(place, None), 4 * capacity, 2)
+        await open_loop(kind, singles(place, None), 4 * capacity, 2.5)
     bound = QUEUE / capacity
     log.info("p99 %.2f s, queue / capacity %.2f s, %s", kind.p99(), bound, kind.refused)
-    assert (kind.p99() > 1.5 * bound) == bool(first)
+    assert (max(kind.overtaken) > 1.5 * QUEUE) == bool(first)
     assert bool(kind.refused) != bool(first)
 
 
@@ -216,12 +220,19 @@ async def test_offline_waits_while_online_needs_all_and_then_goes_on(stub_reposi
     async with target(stub_repository) as place:
         capacity = await closed_loop(singles(place, None), 1.5, 32)
         online, offline, later = Kind(), Kind(16), Kind(16)
-        batches = place.calls("ReconstructBatch", batch(16), 1.0, slice(5, 6))
-        await asyncio.gather(
-            open_loop(online, singles(place, DEADLINE), 4 * capacity, 3),
-            open_loop(offline, batches, 10, 3),
-        )
-        await open_loop(later, batches, 1, 3)
+
+        def batches(timeout: float) -> list[Call]:
+            return place.calls("ReconstructBatch", batch(16), timeout, slice(5, 6))
+
+        async def meanwhile() -> None:
+            """Begun and ended while online needs all."""
+            await asyncio.sleep(0.5)
+            await open_loop(offline, batches(1.0), 10, 2)
+
+        flood = open_loop(online, singles(place, DEADLINE), 4 * capacity, 4)
+        await asyncio.gather(flood, meanwhile())
+        await open_loop(later, batches(30), 2, 1.5)
+    log.info("online %d, offline %d, %s", online.answered, offline.answered, offline.refused)
     assert later.answered == later.offered
     assert offline.refused["RESOURCE_EXHAUSTED QUEUE_TOO_LONG"] > 0
     assert online.answered > 10 * offline.answered

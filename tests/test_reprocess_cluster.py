@@ -19,14 +19,22 @@ import psutil
 import pytest
 
 from support_reconstruct import assert_refused
-from support_reprocess import Call, command_line, contents, write_run, wrong_with
-from test_reprocess_kills import finish, start
+from support_reprocess import (
+    TESTS,
+    Call,
+    command_line,
+    contents,
+    finish,
+    start,
+    write_run,
+    wrong_with,
+)
 from xec.errors import UsageError
 from xec_client.reprocess.cluster_address import ClusterAddress, ClusterKind, parse_cluster
 from xec_client.reprocess.feeding import LOST
 from xec_client.reprocess.manifest import NAME
 
-TESTS = Path(__file__).parent
+LOST_WORKER = "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT"
 EVENTS = {1: 24, 2: 24, 3: 0, 4: 17}
 EXPECTED = Counter((1000 + run, event) for run, count in EVENTS.items() for event in range(count))
 
@@ -137,12 +145,14 @@ def test_twenty_runs_come_out_the_same_though_workers_are_killed(
 def test_a_run_that_kills_its_workers_fails_and_the_others_go_on(
     runs: list[Path], stub_repository: Path, tmp_path: Path
 ) -> None:
+    """Also where workers come back later than Dask waits for them by itself."""
+    paths = os.pathsep.join([str(TESTS), *sys.path])
     done = subprocess.run(
         [
             *(sys.executable, TESTS / "reprocess_poison.py", stub_repository, tmp_path / "out"),
             *runs,
         ],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])},
+        env={**os.environ, "PYTHONPATH": paths, LOST_WORKER: "10ms"},
         capture_output=True,
         text=True,
         check=False,

@@ -13,11 +13,11 @@ from support_reprocess import (
     command_line,
     contents,
     parts,
+    start,
     states,
     the_folder,
     write_run,
 )
-from test_reprocess_kills import start
 from xec_client.reprocess.files import DiskFiles
 from xec_client.reprocess.folder import LINEAGE, MARKER, owned
 from xec_client.reprocess.manifest import NAME

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from select import select
 
 import pytest
 
 import support_sizes as sizes
+from support_forks import Forks, forking
 from support_reprocess import contents, write_run, wrong_with
 from test_spool_kills import upper_limit
 from xec_client.reprocess.manifest import NAME
 
-TESTS = Path(__file__).parent
 RUNS, EVENTS = 6, 24
 EXPECTED = Counter((1000 + run, event) for run in range(RUNS) for event in range(EVENTS))
 PATIENCE = 120.0  # s, for a process that must have begun to work
@@ -32,22 +32,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [write_run(folder, n, EVENTS, suffixes[n % 2]) for n in range(RUNS)]
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(TESTS / "reprocess_cli.py"), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(*arguments: object) -> str:
-    """A call that nobody kills: what it prints."""
-    process = start(*arguments)
-    out, error = process.communicate()
-    assert process.returncode == 0, error
-    return out
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with forking(tmp_path_factory.mktemp("forks")) as forks:
+        yield forks
 
 
 def progress(out: Path) -> int:
@@ -55,32 +43,33 @@ def progress(out: Path) -> int:
     return sum(path.stat().st_size for path in out.glob(f"*/{NAME}"))
 
 
-def kill_once(out: Path, random: Random, *arguments: object) -> bool:
+def kill_once(forks: Forks, out: Path, random: Random, *arguments: object) -> bool:
     """Kill a call somewhere after it began to work; False: it was done before."""
     before = progress(out)
-    process = start(*arguments)
+    process = forks.start(*arguments)
+    ended = os.pidfd_open(process)
     until = time.monotonic() + PATIENCE
-    while process.poll() is None and progress(out) == before:
+    while not select([ended], [], [], 0.002)[0] and progress(out) == before:
         assert time.monotonic() < until, "the process does not begin"
-        time.sleep(0.002)
-    time.sleep(random.random() * 0.15)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return process.returncode == -signal.SIGKILL
+    os.close(ended)
+    return forks.killed(process, random.random() * 0.15)
 
 
-def kill_many(folder: Path, runs: list[Path], model: Path, kills: int, seed: int) -> int:
+def kill_many(
+    forks: Forks, folder: Path, runs: list[Path], model: Path, kills: int, seed: int
+) -> int:
     """So many kills, each output folder being finished and checked when it is done: hits."""
     random = Random(seed)
     done, lives = 0, 0
     reference: dict[str, str] = {}
     while done < kills:
         out = folder / f"out{lives}"
-        common = (*runs, "--out", out, "--model", model, "--part-events", 4, "--batch-size", 4)
+        common = ("reprocess", *runs, "--out", out, "--model", model)
+        common += ("--part-events", 4, "--batch-size", 4)
         hits = 0
-        while hits < 5 and done < kills and kill_once(out, random, *common):
+        while hits < 5 and done < kills and kill_once(forks, out, random, *common):
             hits, done = hits + 1, done + 1
-        finish(*common)
+        assert forks.ended(*common) == 0, forks.printed
         assert wrong_with(out, EXPECTED) == [], (lives, hits)
         reference = reference or contents(out)
         assert contents(out) == reference
@@ -90,28 +79,33 @@ def kill_many(folder: Path, runs: list[Path], model: Path, kills: int, seed: int
 
 
 def test_kills_lose_and_double_nothing(
-    tmp_path: Path, runs: list[Path], stub_repository: Path
+    tmp_path: Path, forks: Forks, runs: list[Path], stub_repository: Path
 ) -> None:
-    assert kill_many(tmp_path, runs, stub_repository, 3, 1) == 3
+    assert kill_many(forks, tmp_path, runs, stub_repository, 3, 1) == 3
 
 
 @pytest.mark.faults
 def test_many_kills_lose_and_double_nothing(
-    tmp_path: Path, runs: list[Path], stub_repository: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    forks: Forks,
+    runs: list[Path],
+    stub_repository: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     kills = sizes.of(30, 300)
-    assert kill_many(tmp_path, runs, stub_repository, kills, 1000) == kills
+    assert kill_many(forks, tmp_path, runs, stub_repository, kills, 1000) == kills
     with capsys.disabled():
         limit = f"95 % upper limit {100 * upper_limit(kills):.2f} % per kill"
         sys.stdout.write(f"\nreprocess: 0 of {kills} kills with loss ({limit})\n")
 
 
 def test_a_life_that_lost_a_part_is_seen(
-    tmp_path: Path, runs: list[Path], stub_repository: Path
+    tmp_path: Path, forks: Forks, runs: list[Path], stub_repository: Path
 ) -> None:
     """Control: the same check after a part was lost, and after one was doubled."""
     out = tmp_path / "out"
-    finish(*runs[:1], "--out", out, "--model", stub_repository, "--part-events", 8)
+    common = ("--out", out, "--model", stub_repository, "--part-events", 8)
+    assert forks.ended("reprocess", *runs[:1], *common) == 0, forks.printed
     expected = Counter({key: n for key, n in EXPECTED.items() if key[0] == 1000})
     assert wrong_with(out, expected) == []
     (first, *_) = sorted(out.glob("*/*.parquet"))

@@ -1,6 +1,6 @@
 """Broken messages through a raw channel: each call ends in a way that was foreseen.
 
-`make test` sends a few thousand, `make faults` a hundred thousand.
+`make test` sends a few thousand, `make faults` many more.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import grpc
 import psutil
 import pytest
 
+import support_sizes as sizes
 from support_fuzz import Fuzz
 from support_http2 import connected, message
 from support_server import DEAD, Events, Running, details, running, still_serves
@@ -143,15 +144,19 @@ async def test_the_control_with_decoding_by_grpc_the_fuzz_fails(
 
 
 @pytest.mark.faults
-async def test_each_of_a_hundred_thousand_messages(stub_repository: Path, events: Events) -> None:
+async def test_each_of_very_many_messages(
+    stub_repository: Path, events: Events, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "xec_server")  # pytest would keep each line, in this process
+    warm, messages = sizes.of(5_000, 20_000), sizes.of(20_000, 100_000)
     async with running(stub_repository, DEAD) as service:
-        await fuzzed(service, Fuzz(2), 20_000)
+        await fuzzed(service, Fuzz(2), warm)
         gc.collect()
         before = psutil.Process().memory_info().rss
-        found = await fuzzed(service, Fuzz(3), 100_000)
+        found = await fuzzed(service, Fuzz(3), messages)
         gc.collect()
         growth = (psutil.Process().memory_info().rss - before) / before
-        check(found, 100_000)
+        check(found, messages)
         await nothing_is_left(service, events)
         log.info("%s: %+.2f %% of %.0f MB", found, 100 * growth, before / 1e6)
-        assert growth < 0.05
+        assert growth < (0.05 if sizes.IS_FULL else 0.15)  # its pools fill first

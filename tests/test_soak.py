@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import support_sizes as sizes
 from support_soak import KEEPS, Held, Traffic, at_rest, server
 
 log = logging.getLogger(__name__)
@@ -91,11 +92,13 @@ async def test_the_control_a_server_that_keeps_requests_is_caught(
 
 
 @pytest.mark.faults
-async def test_two_hundred_thousand_calls(stub_repository: Path, tmp_path: Path) -> None:
-    calls = 200_000
-    held, tally = await soaked(stub_repository, tmp_path, 60_000, calls)
+async def test_very_many_calls_leave_nothing_behind(stub_repository: Path, tmp_path: Path) -> None:
+    """The more calls, the smaller what each may leave: 3 kB, or 50 bytes in the long run."""
+    warm, calls = sizes.of(8_000, 60_000), sizes.of(16_000, 200_000)
+    held, tally = await soaked(stub_repository, tmp_path, warm, calls)
     check_tally(tally, calls)
-    assert held[-1].descriptors == held[0].descriptors, held
-    assert held[-1].threads == held[0].threads, held
+    more, growth = (0, 0.02) if sizes.IS_FULL else (4, 0.1)  # its pools may still be filling
+    assert held[-1].descriptors <= held[0].descriptors + more, held
+    assert held[-1].threads <= held[0].threads + more, held
     log.info("grown by %.2f %%", 100 * grown(held))
-    assert grown(held) < 0.02, held
+    assert grown(held) < growth, held

@@ -152,7 +152,7 @@ def test_many_lives_with_many_faults_lose_nothing() -> None:
 
 @pytest.mark.faults
 def test_very_many_lives_with_many_faults_lose_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    seeds = range(1000, 1000 + sizes.of(3_000, 12_000))
+    seeds = range(1000, 1000 + sizes.of(1_500, 12_000))
     lossy = lossy_lives(seeds)
     with capsys.disabled():
         sys.stdout.write(f"\nspool: {len(lossy)} of {len(seeds)} series of faults with loss\n")

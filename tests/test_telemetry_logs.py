@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -112,6 +113,16 @@ async def test_calls_that_went_well_are_told_at_debug_each_of_them(
         for event in events(25):
             await service.stub.Reconstruct(request(event))
     assert sum("code=OK" in line for line in lines_of(lines)) == 25
+
+
+async def test_a_service_of_grpc_itself_is_no_defect(service: Running) -> None:
+    """The health of what is not here: NOT_FOUND by its protocol, without a reason."""
+    asked = health_pb2.HealthCheckRequest(service="nobody")
+    with logged(LogFormat.JSON) as lines:
+        call = health_pb2_grpc.HealthStub(service.channel).Check(asked)
+        assert await failing(call) is Code.NOT_FOUND
+    (line,) = map(json.loads, lines_of(lines))
+    assert (line["level"], line["code"]) == ("INFO", "NOT_FOUND")
 
 
 async def test_what_a_thousand_calls_have_in_common_is_said_a_few_times(

@@ -105,6 +105,8 @@ class OnCluster:
         security = None if self.tls is None else self.tls.security()
         settings = {
             "distributed.scheduler.allowed-failures": ALLOWED_DEATHS,
+            # Dask gives up a place whose worker is not back in 15 s, which a busy machine exceeds.
+            "distributed.deploy.lost-worker-timeout": self.patience,
             _SPAWNED: _environment(),
         }
         with ExitStack() as stack:
