@@ -77,7 +77,7 @@ class _NotingTheEnd:
         if isinstance(error, asyncio.CancelledError):
             call.code = grpc.StatusCode.CANCELLED
         elif isinstance(error, grpc.aio.AbortError):  # by a service of gRPC's own
-            call.code = cast("grpc.StatusCode", call.context.code())
+            call.code = call.context.code()
         elif isinstance(error, Exception):
             refusal = explained(error, call.method)
             call.code, call.reason = CODES[refusal.reason], refusal.reason
