@@ -105,7 +105,8 @@ async def test_eight_million_empty_events_never_reach_the_parser(
     content = EMPTY_EVENT * (MAX_REQUEST_BYTES // 2 - 100)
     call = service.channel.unary_unary(BATCH)
     walk, parse = await both_ways(call, content, monkeypatch)
-    assert walk < parse / 5  # the control takes seconds, and hundreds of megabytes
+    # Both have the transfer, most of what the walk takes; parsing also takes hundreds of megabytes.
+    assert walk < parse / 3
     await still_serves(service, events)
 
 
