@@ -69,7 +69,7 @@ def _noting_the_end(call: Call) -> Iterator[None]:
         call.code = grpc.StatusCode.CANCELLED
         raise
     except grpc.aio.AbortError:  # by a service of gRPC's own
-        call.code = cast("grpc.StatusCode", call.context.code())
+        call.code = call.context.code()
         raise
     except Exception as error:
         refusal = explained(error, call.method)
