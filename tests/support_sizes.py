@@ -1,7 +1,7 @@
 """How long the long fault injections are.
 
-`make faults` takes sizes that end within a quarter of an hour on two cores; those of the published
-figures (docs/reliability.md) are asked for by XEC_FAULTS=full.
+`make faults` takes sizes that end within ten minutes on two cores; those of the published figures
+(docs/reliability.md) are asked for by XEC_FAULTS=full.
 """
 
 from __future__ import annotations

@@ -221,5 +221,5 @@ def test_ci_runs_readme_commands_and_the_tests_last() -> None:
     assert script.stat().st_mode & 0o111
     lines = [line.strip() for line in script.read_text(encoding="utf-8").splitlines()]
     assert "make demo" in lines
-    assert "make faults" in lines
+    assert any(line.startswith("make faults") for line in lines)
     assert lines[-1] == "exec make test"
