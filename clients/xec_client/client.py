@@ -122,9 +122,10 @@ class Client:
 
         Memory is bounded on both sides: an event is taken from `events` when less than `window`
         of them are under way, and one is under way until the caller has taken its answer and
-        come back for the next. With one server a stream that ends early is not begun anew: the
-        error says in `unanswered` which events were sent and not answered. With several, what was
-        not answered goes to another one, as `retry` says; each event is answered once.
+        come back for the next. A stream that the server ends for its age, or because nothing
+        happened in it, goes on in another call. One that breaks is not begun anew with one
+        server: the error says in `unanswered` which events were sent and not answered. With
+        several, those go to another one, as `retry` says; each event is answered once.
 
         Args:
             events: taken in another thread. What it raises is raised here, after the answers to
