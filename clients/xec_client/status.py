@@ -90,11 +90,11 @@ def failure_of(error: Any, encrypted: bool = False) -> Failure:
     except DecodeError:
         info = retry = bad = None
     fields = () if bad is None else bad.field_violations
-    details = _one_line(error.details() or "")
-    unconnected = no_connection(details, encrypted)
+    text = _one_line(error.details() or "")
+    unconnected = no_connection(text, encrypted)
     return Failure(
         code=error.code(),
-        details=details if unconnected is None else unconnected.cause,
+        details=text if unconnected is None else unconnected.cause,
         reason="" if info is None else info.reason,
         retry_after=None if retry is None else retry.retry_delay.ToTimedelta().total_seconds(),
         violations=tuple(Violation(field.field, field.description) for field in fields),
